@@ -1,0 +1,131 @@
+"""What a run shows for itself: what went in, how good the best checkpoint is, what to type next."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from emotion_jax import metrics, report, sharding
+from emotion_jax.checkpoint import Checkpoints
+from emotion_jax.data.pipeline import Stream, epoch_order
+from emotion_jax.errors import EmotionError
+from emotion_jax.experiment import Experiment, make_experiment
+from emotion_jax.inference import model_from_meta
+from emotion_jax.labels import EMOTIONS
+from emotion_jax.preprocess import luminance
+from emotion_jax.steps import predict_probs
+
+# Faces on a contact sheet: four lines of eight.
+SHOWN = 32
+
+
+def evaluate_workdir(config: Any, workdir: str | Path) -> None:
+    """Measures a workdir's best checkpoint on the validation split and, if there is one, the test split.
+
+    Raises:
+      EmotionError: the workdir holds no checkpoint, or one of another network.
+    """
+    workdir = Path(workdir).expanduser()
+    if not (workdir / "checkpoints").is_dir():
+        raise EmotionError(f"--workdir: no run in '{workdir}'; train it first, without --mode=eval")
+    experiment = make_experiment(config)
+    folder = workdir / "checkpoints"
+    with Checkpoints(folder, monitor=config.best, read_only=True) as checkpoints:
+        if checkpoints.latest_step is None:
+            raise EmotionError(f"--workdir: '{workdir}' holds no finished checkpoint yet")
+        conclude(experiment, checkpoints, workdir)
+
+
+def conclude(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) -> None:
+    """Prints the best checkpoint's scores and the next command; draws its confusions and answers."""
+    console, names = Console(), list(EMOTIONS)
+    step = checkpoints.best_step
+    variables = _best_model(experiment, checkpoints, workdir)
+    for name in ("validation", "test"):
+        if name not in experiment.splits:
+            continue
+        feed = Stream(experiment.splits[name], experiment.mesh)
+        measured = experiment.compile_evaluation(feed)(variables)
+        console.print(f"\n{name}, best checkpoint (step {step}, by {experiment.config.best}):")
+        console.print(report.summary_table(metrics.summarize(measured), names))
+        if name == "validation":
+            report.plot_confusion(measured.confusion, workdir / "confusion_matrix.png", names)
+    _draw_predictions(experiment, variables, workdir)
+    picture: str | Path = "YOUR_PHOTO.jpg"
+    if experiment.config.data.source == "drawn_faces":
+        picture = _draw_sample(workdir, experiment.config.data.seed)
+    # Printed bare: a narrow terminal must not break the line that is there to be copied.
+    print(f"\ncurves, pictures and tables: {workdir}\nnext:")
+    print(f"  python predict.py --model={workdir} --image={picture} --output=predictions")
+
+
+def draw_inputs(experiment: Experiment, workdir: Path) -> None:
+    """Draws what goes in: how many faces of what, and a batch as the network sees it."""
+    counts = {name: split.counts() for name, split in experiment.splits.items()}
+    report.plot_labels(counts, workdir / "labels.png", list(EMOTIONS))
+    train, config = experiment.splits["train"], experiment.config
+    numbers = epoch_order(config.seed, 0, len(train), config.batch_size)[0][:SHOWN]
+    numbers = numbers[: len(numbers) // 2 * 2]  # mixup blends pairs
+    if not len(numbers):
+        return
+    batch: Any = {
+        "image": train.read(numbers),
+        "label": train.labels[numbers],
+        "weight": train.weight[numbers],
+    }
+    if experiment.augment_fn is not None:
+        keys = jax.random.split(jax.random.key(config.seed), len(numbers))
+        batch = jax.jit(experiment.augment_fn)(batch, keys)
+    images = np.asarray(batch["image"], np.float32)
+    if experiment.spec.grey:
+        images = np.asarray(luminance(images))
+    captions = [EMOTIONS[i] for i in np.asarray(batch["label"]).argmax(1)]
+    report.contact_sheet(images.round().astype(np.uint8), captions, workdir / "train_batch.png")
+
+
+def _best_model(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) -> Any:
+    meta = checkpoints.read_meta(checkpoints.best_step)
+    mine = json.loads(json.dumps(experiment.meta))
+    for key in ("model", "spec"):
+        if meta.get(key) != mine[key]:
+            raise EmotionError(
+                f"'{workdir}' holds a network of {key} {meta.get(key)}, the config asks for "
+                f"{mine[key]}; use another --workdir, or that run's config"
+            )
+    *_, shapes = model_from_meta(meta)
+    return sharding.replicate(experiment.mesh, checkpoints.read_model(shapes))
+
+
+def _draw_predictions(experiment: Experiment, variables: Any, workdir: Path) -> None:
+    """Labels beside predictions, for faces from all over the validation split."""
+    split = experiment.splits["validation"]
+    numbers = np.linspace(0, len(split) - 1, min(SHOWN, len(split))).astype(int)
+    images = split.read(numbers)
+    probs = jax.jit(partial(predict_probs, model=experiment.model, spec=experiment.spec))
+    predicted = np.asarray(probs(variables, images)).argmax(1)
+    true = split.labels[numbers].argmax(1)
+    captions = [
+        EMOTIONS[t] if t == p else f"{EMOTIONS[t]}\nread as {EMOTIONS[p]}"
+        for t, p in zip(true, predicted, strict=True)
+    ]
+    path = workdir / "val_predictions.png"
+    report.contact_sheet(images, captions, path, good=(true == predicted).tolist())
+
+
+def _draw_sample(workdir: Path, seed: int) -> Path:
+    """A picture of people nobody trained on, to predict on."""
+    from emotion_jax.data.drawn_faces import DrawnFaces
+    from emotion_jax.data.face_drawing import draw_group
+    from emotion_jax.images import write_image
+
+    people = list(DrawnFaces(seed=seed).people("validation"))[:4]
+    emotions = [EMOTIONS.index(name) for name in ("happiness", "surprise", "anger", "sadness")]
+    picture, _ = draw_group(people, emotions, seed)
+    write_image(workdir / "sample.png", picture)
+    return workdir / "sample.png"

@@ -1,0 +1,100 @@
+"""Data sets: what a config names, opened as splits to train and to evaluate on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from emotion_jax.data.pipeline import ArrayPixels, Pixels, Split
+from emotion_jax.data.sources import Source
+from emotion_jax.errors import EmotionError
+from emotion_jax.labels import one_hot, vote_targets
+
+SOURCES = ("drawn_faces", "ferplus", "arrays")
+
+
+def make_source(config: Any) -> Source:
+    """Builds the source that `config.data.source` names.
+
+    Raises:
+      EmotionError: there is no such source, or it is made of other files than it should be.
+    """
+    name, data = config.data.source, config.data
+    if name == "drawn_faces":
+        from emotion_jax.data.drawn_faces import DrawnFaces
+
+        return DrawnFaces(
+            size=config.image_size,
+            train_faces=data.train_faces,
+            validation_faces=data.val_faces,
+            seed=data.seed,
+        )
+    if name == "ferplus":
+        from emotion_jax.data.ferplus import FerPlus
+
+        return FerPlus(folder=data.dir, size=config.image_size)
+    known = ", ".join(SOURCES)
+    raise EmotionError(f"data.source: no source '{name}' to read faces from; use one of {known}")
+
+
+def open_data(config: Any) -> dict[str, Split]:
+    """Opens the splits that `config.data` describes: "train", "validation" and perhaps "test".
+
+    The faces of an array file lie in memory, in whatever size, and are brought to
+    `config.image_size`; every other source is built once under `data.cache_dir`.
+
+    Raises:
+      EmotionError: the source is wrong, or a split is empty.
+    """
+    rules = {"train": config.data.train_votes, "validation": "majority", "test": "majority"}
+    splits: dict[str, Split] = {}
+    if config.data.source == "arrays":
+        from emotion_jax.data.arrays import SPLITS, load_arrays
+
+        arrays = load_arrays(config.data.dir)
+        pixels: Pixels = ArrayPixels(_resized(arrays.images, config.image_size))
+        for i, name in enumerate(SPLITS):
+            rows = np.flatnonzero(arrays.split == i)
+            if len(rows):
+                splits[name] = _split(pixels, rows, arrays.labels, arrays.votes, rules[name])
+    else:
+        source = make_source(config)
+        from emotion_jax.data.builds import RecordPixels, build
+
+        built = build(source, config.data.cache_dir)
+        for name, targets in built.targets.items():
+            labels, votes = (targets, None) if source.targets == "label" else (None, targets)
+            pixels, rows = RecordPixels(built.folder, name), np.arange(len(targets))
+            splits[name] = _split(pixels, rows, labels, votes, rules[name])
+    for name in ("train", "validation"):
+        if not len(splits.get(name, ())):
+            raise EmotionError(
+                f"data.source {config.data.source}: no faces in the {name} split; "
+                f"is '{config.data.dir}' whole?"
+            )
+    return splits
+
+
+def _split(
+    pixels: Pixels,
+    rows: np.ndarray,
+    labels: np.ndarray | None,
+    votes: np.ndarray | None,
+    rule: Any,
+) -> Split:
+    if labels is not None:
+        targets = one_hot(labels[rows])
+    else:
+        assert votes is not None
+        targets, keep = vote_targets(votes[rows], rule)
+        rows, targets = rows[keep], targets[keep]
+    return Split(pixels, rows, targets, np.ones(len(rows), np.float32))
+
+
+def _resized(images: np.ndarray, size: int) -> np.ndarray:
+    if images.shape[1:3] == (size, size):
+        return images
+    from emotion_jax.images import resize
+
+    return np.stack([resize(image, size, size) for image in images])

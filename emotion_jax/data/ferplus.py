@@ -1,0 +1,150 @@
+"""FER+: the faces of FER2013 with the votes of ten people each.
+
+Goodfellow et al., "Challenges in Representation Learning", arXiv 1307.0414 (`fer2013.csv`);
+Barsoum et al., "Training Deep Networks for Facial Expression Recognition with Crowd-Sourced Label
+Distribution", arXiv 1608.01041 (`fer2013new.csv`).
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import lzma
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+import numpy as np
+
+from emotion_jax.data.sources import Example, Target
+from emotion_jax.errors import EmotionError
+from emotion_jax.labels import FERPLUS_COLUMNS, VOTES
+
+SIDE = 48
+USAGE = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
+FACES, VOTE_FILE = "fer2013.csv", "fer2013new.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class FerPlus:
+    """Reads a folder with `fer2013.csv` and `fer2013new.csv`, each plain or `.xz`.
+
+    Every row is kept; which faces train and count is decided from their votes, later, by
+    `labels.vote_targets`. The test split is there where the PrivateTest rows are.
+
+    Attributes:
+      folder: holds the two files.
+      size: side of the faces yielded, in pixels; enlarged from 48.
+    """
+
+    folder: str
+    size: int = SIDE
+    name: ClassVar[str] = "ferplus"
+    targets: ClassVar[Target] = "votes"
+    channels: ClassVar[int] = 1
+
+    def options(self) -> dict[str, Any]:
+        files = {name: _sha256(self._path(name)) for name in (FACES, VOTE_FILE)}
+        return {"version": 1, "size": self.size, "files": files}
+
+    def splits(self) -> tuple[str, ...]:
+        votes = self._votes()
+        return tuple(split for split, usage in USAGE.items() if len(votes.get(usage, ())))
+
+    def examples(self, split: str) -> Iterator[Example]:
+        from emotion_jax.images import resize
+
+        votes = self._votes()[USAGE[split]]
+        path, row = self._path(FACES), 0
+        for line, (pixels, usage) in _columns(path, ("pixels", "Usage")):
+            if usage != USAGE[split]:
+                continue
+            # Joined by the row's place among those of its usage: the image names of the file of
+            # votes drift, and copies without the PrivateTest rows are about.
+            if row >= len(votes):
+                raise _unequal(path, usage, len(votes))
+            face = _face(pixels, f"{path}, line {line}")
+            yield {"image": resize(face, self.size, self.size), "votes": votes[row]}
+            row += 1
+        if row != len(votes):
+            raise _unequal(path, USAGE[split], len(votes))
+
+    def _path(self, name: str) -> Path:
+        folder = Path(self.folder).expanduser()
+        for path in (folder / name, folder / f"{name}.xz"):
+            if path.is_file():
+                return path
+        raise EmotionError(
+            f"data.dir: no {name} or {name}.xz in '{self.folder}'; FER+ needs {FACES} (FER2013) "
+            f"and {VOTE_FILE} (FER+) in one folder"
+        )
+
+    def _votes(self) -> dict[str, np.ndarray]:
+        """Counts uint8 `[N, 10]` in the order of `VOTES`, for each usage."""
+        path = self._path(VOTE_FILE)
+        header = ("Usage", *("NF" if name == "no face" else name for name in FERPLUS_COLUMNS))
+        order = [FERPLUS_COLUMNS.index(name) for name in VOTES]
+        votes: dict[str, list[list[int]]] = {}
+        for line, (usage, *counts) in _columns(path, header):
+            try:
+                row = [int(count) for count in counts]
+            except ValueError:
+                row = [-1]
+            if min(row) < 0 or max(row) > 255:
+                raise EmotionError(
+                    f"{path}, line {line}: votes must be whole numbers, not {counts}"
+                )
+            votes.setdefault(usage, []).append([row[i] for i in order])
+        return {usage: np.array(rows, np.uint8) for usage, rows in votes.items()}
+
+
+def _open(path: Path) -> IO[str]:
+    if path.suffix == ".xz":
+        return lzma.open(path, "rt", encoding="utf-8", newline="")
+    return path.open(encoding="utf-8", newline="")
+
+
+def _columns(path: Path, names: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    """The named columns of a csv file, each row with the number of its line."""
+    try:
+        with _open(path) as file:
+            reader = csv.reader(file)
+            header = [name.strip() for name in next(reader, [])]
+            if missing := [name for name in names if name not in header]:
+                raise EmotionError(
+                    f"{path}: no column '{missing[0]}'; the header must name {', '.join(names)}"
+                )
+            places = [header.index(name) for name in names]
+            for row in reader:
+                if len(row) != len(header):
+                    raise EmotionError(
+                        f"{path}, line {reader.line_num}: {len(row)} columns, the header has "
+                        f"{len(header)}; is the file cut short?"
+                    )
+                yield reader.line_num, [row[i] for i in places]
+    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError, csv.Error) as error:
+        raise EmotionError(f"{path} cannot be read ({error}); fetch it anew") from error
+
+
+def _face(pixels: str, place: str) -> np.ndarray:
+    """The grey face uint8 `[48, 48, 1]` written as 2304 numbers."""
+    try:
+        values = np.array(pixels.split(), np.int64)
+    except (ValueError, OverflowError):
+        values = np.zeros(0, np.int64)
+    if values.size != SIDE * SIDE or values.min() < 0 or values.max() > 255:
+        raise EmotionError(f"{place}: 'pixels' must be {SIDE * SIDE} numbers from 0 to 255")
+    return values.astype(np.uint8).reshape(SIDE, SIDE, 1)
+
+
+def _unequal(path: Path, usage: str, votes: int) -> EmotionError:
+    return EmotionError(
+        f"{path}: its {usage} rows are not the {votes} of {VOTE_FILE}; both files must be whole, "
+        "in their original order"
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

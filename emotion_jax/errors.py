@@ -1,0 +1,34 @@
+"""The one exception that means "the input is wrong", and the one place that catches it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class EmotionError(ValueError):
+    """Bad input, told in one sentence: what is wrong, where, and what to do about it."""
+
+
+def run(main: Callable[[], int | None], *, debug: bool = False) -> int:
+    """Calls `main` and turns an `EmotionError` into one line on standard error.
+
+    Args:
+      main: the program; what it returns is the exit status (None means 0).
+      debug: let the exception through, with its traceback.
+
+    Returns:
+      The exit status: that of `main`, 2 for bad input, 130 for Ctrl-C.
+    """
+    try:
+        return main() or 0
+    except EmotionError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("stopped", file=sys.stderr)
+        return 130

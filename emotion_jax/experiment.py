@@ -1,0 +1,179 @@
+"""What a config means, built: the data, the mesh, and everything static that the steps take."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import optax
+from jax.sharding import Mesh
+
+from emotion_jax import metrics, sharding, steps
+from emotion_jax.config import check_config
+from emotion_jax.data import open_data
+from emotion_jax.data.pipeline import Resident, Split, Stream, evaluation_order
+from emotion_jax.errors import EmotionError
+from emotion_jax.inference import make_meta
+from emotion_jax.labels import EMOTIONS
+from emotion_jax.losses import LossFn, cross_entropy, inverse_frequency_weights
+from emotion_jax.models import make_model
+from emotion_jax.optim import make_optimizer, make_schedule
+from emotion_jax.preprocess import Augmentation, ImageSpec, augment
+
+Feed = Stream | Resident
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A config's parts.
+
+    Attributes:
+      splits: the faces, "train" and "validation" at least.
+      steps_per_epoch: of training; the ragged end of an epoch is left out.
+      meta: what a checkpoint must say for its weights to be used; see `inference.make_meta`.
+    """
+
+    config: Any
+    mesh: Mesh
+    splits: dict[str, Split]
+    steps_per_epoch: int
+    model: nn.Module
+    spec: ImageSpec
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+    loss_fn: LossFn
+    augment_fn: steps.AugmentFn | None
+    meta: dict[str, Any]
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.config.num_epochs
+
+    def init_state(self) -> steps.TrainState:
+        """Draws the first state, on every device."""
+        init = partial(
+            steps.init_state,
+            model=self.model,
+            tx=self.tx,
+            spec=self.spec,
+            ema=self.config.ema_decay > 0,
+        )
+        key = jax.random.key(self.config.seed)
+        return jax.jit(init, out_shardings=sharding.replicated(self.mesh))(key)
+
+    def compile_train_step(
+        self, feed: Feed
+    ) -> Callable[..., tuple[steps.TrainState, metrics.Metrics]]:
+        """`steps.train_step`, compiled, as a function of (state, the feed's arguments, key)."""
+
+        def step(state: steps.TrainState, args: Any, key: jax.Array) -> Any:
+            return steps.train_step(
+                state,
+                feed.select(*args),
+                key,
+                model=self.model,
+                tx=self.tx,
+                spec=self.spec,
+                loss_fn=self.loss_fn,
+                augment_fn=self.augment_fn,
+                ema_decay=self.config.ema_decay,
+            )
+
+        return jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated(self.mesh))
+
+    def compile_evaluation(self, feed: Feed) -> Callable[[Any], metrics.Metrics]:
+        """A function that measures variables on the feed's whole split, each face once."""
+
+        def step(variables: Any, args: Any) -> metrics.Metrics:
+            # Scored against the labels as they are: smoothing and class weights are for training.
+            batch = feed.select(*args)
+            return steps.eval_step(
+                variables, batch, model=self.model, spec=self.spec, loss_fn=cross_entropy
+            )
+
+        compiled = jax.jit(step, out_shardings=sharding.replicated(self.mesh))
+        order = evaluation_order(len(feed.split), self.config.eval_batch_size)
+
+        def evaluate(variables: Any) -> metrics.Metrics:
+            # All steps are sent off before the first is waited for.
+            parts = [compiled(variables, args) for args in feed(order)]
+            total = metrics.empty(len(EMOTIONS))
+            for part in parts:
+                total = metrics.merge(total, metrics.to_host(part))
+            return total
+
+        return evaluate
+
+
+def make_experiment(config: Any) -> Experiment:
+    """Opens the data and builds what `config` describes.
+
+    Args:
+      config: see `config.default_config`.
+
+    Raises:
+      EmotionError: a value cannot be meant, the data is not there, or the devices do not fit.
+    """
+    check_config(config)
+    # First what is wrong at once: opening the data may take a minute.
+    options = {k: v for k, v in config.model.to_dict().items() if k != "name"}
+    model = make_model(config.model.name, num_classes=len(EMOTIONS), **options)
+    make_tx = partial(make_optimizer, **_without(config.optimizer, "learning_rate"))
+    make_tx(learning_rate=1.0)
+    mesh = _make_mesh(config)
+    splits = open_data(config)
+    steps_per_epoch = len(splits["train"]) // config.batch_size
+    if not steps_per_epoch:
+        faces = len(splits["train"])
+        raise EmotionError(
+            f"batch_size: {config.batch_size} is more than the {faces} training faces"
+        )
+    schedule = make_schedule(
+        learning_rate=config.optimizer.learning_rate,
+        total_steps=config.num_epochs * steps_per_epoch,
+        warmup_steps=round(config.schedule.warmup_epochs * steps_per_epoch),
+        **_without(config.schedule, "warmup_epochs"),
+    )
+    power = config.loss.class_weight_power
+    counts = splits["train"].counts()
+    augmentation = Augmentation(**config.augment.to_dict())
+    plain = Augmentation(erase_area=augmentation.erase_area)
+    spec = ImageSpec(size=config.image_size, grey=config.grey, channels=config.channels)
+    return Experiment(
+        config=config,
+        mesh=mesh,
+        splits=splits,
+        steps_per_epoch=steps_per_epoch,
+        model=model,
+        spec=spec,
+        tx=make_tx(learning_rate=schedule),
+        schedule=schedule,
+        loss_fn=partial(
+            cross_entropy,
+            label_smoothing=config.loss.label_smoothing,
+            class_weights=inverse_frequency_weights(counts, power) if power else None,
+        ),
+        augment_fn=None if augmentation == plain else partial(augment, config=augmentation),
+        meta=make_meta(config.model.name, options, spec),
+    )
+
+
+def _without(section: Any, key: str) -> dict[str, Any]:
+    return {name: value for name, value in section.to_dict().items() if name != key}
+
+
+def _make_mesh(config: Any) -> Mesh:
+    mesh = sharding.make_mesh(config.num_devices)
+    for key in ("batch_size", "eval_batch_size"):
+        if config[key] % mesh.size:
+            raise EmotionError(f"{key}: {config[key]}; must be a multiple of {mesh.size} devices")
+    if config.augment.mixup and config.batch_size // mesh.size % 2:
+        raise EmotionError(
+            f"batch_size: {config.batch_size}; mixup blends pairs, so each of {mesh.size} devices "
+            "needs an even share"
+        )
+    return mesh

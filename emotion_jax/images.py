@@ -1,0 +1,217 @@
+"""Pictures on the host: found, read safely, resized and written.
+
+A picture in this project is uint8 `[height, width, 3]`, RGB, upright, opaque.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import warnings
+from pathlib import Path
+
+# OpenCV reads this only while it is imported: what slips past the check of the header stops here.
+MAX_PIXELS = 128_000_000  # medium-format cameras give 102 million; 128 million take 384 MB
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+from PIL import Image, UnidentifiedImageError  # noqa: E402
+
+from emotion_jax.errors import EmotionError  # noqa: E402
+
+MAX_BYTES = 1 << 30  # the largest picture allowed, uncompressed at 8 bytes a pixel
+
+SUFFIXES = tuple(".jpg .jpeg .jfif .png .bmp .gif .tif .tiff .webp .avif .jp2 .ppm .pgm".split())
+
+# Pillow opens more, and to decode some (EPS) it would run another program.
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
+
+_EXIF_ORIENTATION = 0x0112
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a picture from a file; see `decode_image` for what is done to it.
+
+    Returns:
+      uint8 `[H, W, 3]`, RGB.
+
+    Raises:
+      EmotionError: there is no such file, or it is no picture that can be read.
+    """
+    name = os.fspath(path)
+    try:
+        if not Path(name).is_file():  # a folder, a device, nothing: reading might never end
+            raise EmotionError(f"'{name}' is no file; give the path of a picture")
+        size = Path(name).stat().st_size
+        if size > MAX_BYTES:
+            raise EmotionError(f"'{name}' has {size / 1e9:.1f} GB; give a smaller picture")
+        return decode_image(Path(name).read_bytes(), name)
+    except OSError as error:
+        raise EmotionError(f"'{name}' cannot be read ({error.strerror or error})") from error
+
+
+def decode_image(data: bytes, name: str = "the picture") -> np.ndarray:
+    """Decode the bytes of a picture file.
+
+    Pillow does it: it tells size and mode from the header alone, before any pixel is decoded,
+    and raises, in silence, on a truncated file. The picture is turned upright by its EXIF
+    orientation, 16 bits are scaled to 8, grey, palette and CMYK become RGB, and what is
+    transparent is laid on white, as most viewers show it. Of an animation the first frame counts.
+
+    Args:
+      data: the file's bytes.
+      name: how an error calls the picture.
+
+    Returns:
+      uint8 `[H, W, 3]`, RGB.
+
+    Raises:
+      EmotionError: no picture, a truncated or damaged one, or one of more than `MAX_PIXELS`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on doubtful metadata; the limit on the size is ours
+            with Image.open(io.BytesIO(data)) as picture:  # the header only
+                if picture.format not in _FORMATS:
+                    raise EmotionError(f"'{name}' is {picture.format}; save it as JPEG or PNG")
+                _check_size(picture.size, name)
+                picture.load()
+                orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+                return _upright(_to_rgb(picture, name), orientation)
+    except EmotionError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise EmotionError(_too_large(name)) from error
+    except UnidentifiedImageError as error:
+        what = "is empty" if not data else "is no picture in a known format"
+        raise EmotionError(f"'{name}' {what}; give a JPEG, PNG, WebP, TIFF or BMP file") from error
+    except Exception as error:  # damaged files raise whatever their decoder trips over
+        raise EmotionError(
+            f"'{name}' is damaged or incomplete ({error}); replace it with an intact copy"
+        ) from error
+
+
+def _too_large(name: str) -> str:
+    limit = MAX_PIXELS // 1_000_000
+    return f"'{name}' claims more than {limit} million pixels; give a smaller picture"
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise EmotionError(f"{_too_large(name)} than {width} x {height}")
+
+
+def _to_rgb(picture: Image.Image, name: str) -> np.ndarray:
+    """The pixels of a loaded picture of any mode as uint8 `[H, W, 3]`."""
+    if picture.mode == "F":
+        raise EmotionError(f"'{name}' holds floating-point pixels; save it with 8 or 16 bits")
+    if picture.mode.startswith("I"):  # 16 bits of grey; convert() would cut at 255, not scale
+        deep = np.asarray(picture).astype(np.int64)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise EmotionError(f"'{name}' holds 32-bit pixels; save it with 8 or 16 bits")
+        return np.repeat(((deep + 128) // 257).astype(np.uint8)[:, :, None], 3, axis=2)
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        picture = Image.alpha_composite(white, layer)
+    return np.array(picture.convert("RGB"))
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo an EXIF orientation, 1 to 8 (anything else is left as it is)."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize a picture: the mean of the area covered when shrinking, bilinear when enlarging.
+
+    The one resize of the project. Bilinear shrinking would skip pixels and alias. An axis that
+    shrinks while the other grows is treated by itself, first.
+
+    Args:
+      image: uint8 `[H, W, C]`, C of 1 to 4.
+      height: of the result, at least 1.
+      width: likewise.
+
+    Returns:
+      uint8 `[height, width, C]`; never a view of `image`.
+    """
+    rows, columns = image.shape[:2]
+    small = (min(width, columns), min(height, rows))  # OpenCV's order
+    result = (
+        image.copy()
+        if small == (columns, rows)
+        else cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+    )
+    if small != (width, height):
+        result = cv2.resize(result, (width, height), interpolation=cv2.INTER_LINEAR)
+    return result.reshape(height, width, *image.shape[2:])  # OpenCV drops a single channel
+
+
+def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
+    """Write a picture in the format of its suffix, making the folder where there is none.
+
+    Args:
+      path: ends in a suffix that Pillow writes: .jpg, .png, .webp, .tif, .bmp, ...
+      image: uint8 `[H, W, 3]`, RGB.
+
+    Raises:
+      EmotionError: the suffix is not known, or the file cannot be written.
+    """
+    name = os.fspath(path)
+    data = io.BytesIO()  # encoded first: a failure leaves no half of a file
+    kind = Image.registered_extensions().get(Path(name).suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise EmotionError(f"'{name}' has no suffix of a picture; use .jpg or .png")
+    options = {"quality": 92} if kind in ("JPEG", "WEBP", "AVIF") else {}  # no visible loss
+    Image.fromarray(image).save(data, kind, **options)
+    try:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(data.getvalue())
+    except OSError as error:
+        raise EmotionError(
+            f"'{name}' cannot be written ({error.strerror or error}); choose another folder"
+        ) from error
+
+
+def find_images(pattern: str) -> list[str]:
+    """List the pictures that a path means.
+
+    Args:
+      pattern: a file, whatever its suffix; a folder, of which the pictures count that lie directly
+        in it and are not hidden; or a glob ("holiday/**/*.jpg"). A leading "~" is your home.
+
+    Returns:
+      paths, sorted, at least one.
+
+    Raises:
+      EmotionError: nothing is there, or no picture is among what is there.
+    """
+    path = os.path.expanduser(pattern)
+    if os.path.isfile(path):  # before the glob: names may hold [ and ]
+        return [path]
+    is_folder = os.path.isdir(path)
+    if is_folder:
+        try:
+            names = [os.path.join(path, n) for n in os.listdir(path) if not n.startswith(".")]
+        except OSError as error:
+            what = error.strerror or error
+            raise EmotionError(f"the folder '{pattern}' cannot be read ({what})") from error
+    else:
+        names = glob.glob(path, recursive=True)
+    found = sorted(n for n in names if n.lower().endswith(SUFFIXES) and os.path.isfile(n))
+    if found:
+        return found
+    if is_folder or names:
+        where = f"the folder '{pattern}'" if is_folder else f"what '{pattern}' matches"
+        raise EmotionError(f"no picture is in {where}; pictures end in .jpg, .png, .webp, ...")
+    raise EmotionError(f"'{pattern}' is not there; give a picture, a folder or a glob")

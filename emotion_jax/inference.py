@@ -1,0 +1,154 @@
+"""Faces to probabilities: the same pure functions as in training, ready to be called."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from emotion_jax.errors import EmotionError
+from emotion_jax.labels import EMOTIONS
+from emotion_jax.models import make_model
+from emotion_jax.preprocess import ImageSpec
+from emotion_jax.steps import predict_probs
+
+# Faces in one call of the network; more are taken in turns, so that memory stays bounded.
+MAX_BATCH = 256
+
+
+class Predictor:
+    """Maps faces to the probabilities of the emotions.
+
+    Attributes:
+      spec: how the network wants its faces cropped and coloured.
+      model: the Flax module.
+      variables: its parameters and statistics, on the device.
+    """
+
+    def __init__(
+        self, model: nn.Module, variables: Any, spec: ImageSpec, *, temperature: float = 1.0
+    ):
+        self.model, self.spec = model, spec
+        self.variables = jax.device_put(variables)
+        self._probs = jax.jit(
+            partial(predict_probs, model=model, spec=spec, temperature=temperature)
+        )
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Predicts.
+
+        Args:
+          images: faces uint8 `[N, H, W, C]`, C 3 (RGB) or 1 (grey), of any height and width.
+
+        Returns:
+          Probabilities float32 `[N, 8]` in the order of `EMOTIONS`; rows sum to 1.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+            raise EmotionError(
+                f"faces must be uint8 [N, H, W, 3], not {images.dtype} {images.shape}"
+            )
+        size = self.spec.size
+        if images.shape[1:3] != (size, size):
+            from emotion_jax.images import resize
+
+            shape = (len(images), size, size, images.shape[-1])
+            images = np.array([resize(image, size, size) for image in images], np.uint8)
+            images = images.reshape(shape)
+        chunks = [
+            self._predict(images[i : i + MAX_BATCH]) for i in range(0, len(images), MAX_BATCH)
+        ]
+        return np.concatenate([np.zeros((0, len(EMOTIONS)), np.float32), *chunks])
+
+    def _predict(self, images: np.ndarray) -> np.ndarray:
+        # Filled up to 1, 2, 4, 8, ... faces: each new count would compile again.
+        bucket = 1 << (len(images) - 1).bit_length()
+        padded = np.zeros((bucket, *images.shape[1:]), np.uint8)
+        padded[: len(images)] = images
+        return np.asarray(self._probs(self.variables, padded))[: len(images)]
+
+
+def make_meta(model_name: str, model_options: dict[str, Any], spec: ImageSpec) -> dict[str, Any]:
+    """What a predictor must know beside the weights, fit for JSON."""
+    return {
+        "emotions": list(EMOTIONS),
+        "model": {"name": model_name, **model_options},
+        "spec": dataclasses.asdict(spec),
+    }
+
+
+def model_from_meta(meta: dict[str, Any]) -> tuple[nn.Module, ImageSpec, Any]:
+    """The network, its pixels and the shapes of its variables, without drawing any parameter."""
+    try:
+        if meta["emotions"] != list(EMOTIONS):
+            raise EmotionError(f"its classes are {meta['emotions']}, not {list(EMOTIONS)}")
+        options = {k: v for k, v in meta["model"].items() if k != "name"}
+        model = make_model(meta["model"]["name"], num_classes=len(EMOTIONS), **options)
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["spec"].items()}
+        spec = ImageSpec(**fields)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise EmotionError(f"the checkpoint's meta is not ours ({error})") from error
+    image = jnp.zeros((1, spec.size, spec.size, spec.channels))
+    shapes = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), image)
+    # A network without BatchNorm has no statistics; the checkpoint holds the empty entry.
+    return model, spec, {"batch_stats": {}, **shapes}
+
+
+def load_predictor(path: str | Path | None = None) -> Predictor:
+    """Loads weights to predict with.
+
+    Args:
+      path: a run's workdir (its best checkpoint is taken) or one checkpoint,
+        `<workdir>/checkpoints/<step>`.
+
+    Raises:
+      EmotionError: there are no weights, or they are of another network.
+    """
+    if path is None:
+        raise EmotionError(
+            "this version ships no weights yet; make some in three minutes with "
+            "'python launch.py --config=configs/quickstart.py', then name them: "
+            "--model=runs/quickstart"
+        )
+    folder, step = _find_checkpoints(Path(path).expanduser())
+    from emotion_jax.checkpoint import Checkpoints
+
+    monitor = _monitor(folder)
+    with Checkpoints(folder, monitor=monitor, read_only=True) as checkpoints:
+        if checkpoints.latest_step is None:
+            raise EmotionError(
+                f"'{path}' holds no finished checkpoint; train longer, or name another"
+            )
+        meta = checkpoints.read_meta(step)
+        model, spec, shapes = model_from_meta(meta)
+        variables = checkpoints.read_model(shapes, step)
+    return Predictor(model, variables, spec, temperature=meta.get("temperature", 1.0))
+
+
+def _find_checkpoints(path: Path) -> tuple[Path, int | None]:
+    """The folder of checkpoints, and which of them if `path` says it."""
+    if (path / "checkpoints").is_dir():
+        return path / "checkpoints", None
+    if path.parent.name == "checkpoints" and path.name.isdigit() and path.is_dir():
+        return path.parent, int(path.name)
+    if path.name == "checkpoints" and path.is_dir():
+        return path, None
+    raise EmotionError(
+        f"'{path}' is no workdir with checkpoints; train one (python launch.py "
+        "--config=configs/quickstart.py) or name one that was trained, such as runs/quickstart"
+    )
+
+
+def _monitor(folder: Path) -> str:
+    import json
+
+    try:
+        return json.loads((folder.parent / "config.json").read_text())["best"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "val/accuracy"  # a copied folder without its config: the default of every config

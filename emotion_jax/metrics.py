@@ -1,0 +1,89 @@
+"""Metrics as sums over examples: measured on the device, merged by addition, read at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+
+@struct.dataclass
+class Metrics:
+    """Sums over examples, each counted by its weight.
+
+    Attributes:
+      loss: sum of losses, float `[]`.
+      weight: sum of weights, float `[]`.
+      confusion: float `[K, K]`, row the true class, column the predicted one.
+    """
+
+    loss: Any
+    weight: Any
+    confusion: Any
+
+
+def empty(num_classes: int) -> Metrics:
+    """The metrics of no examples, as NumPy float64."""
+    return Metrics(np.zeros(()), np.zeros(()), np.zeros((num_classes, num_classes)))
+
+
+def measure(
+    logits: jax.Array,
+    labels: jax.Array,
+    weight: jax.Array,
+    losses: jax.Array,
+    *,
+    axis_name: str | None = None,
+) -> Metrics:
+    """Sums up one batch.
+
+    Args:
+      logits: `[B, K]`; the prediction is the largest.
+      labels: distributions `[B, K]`; the true class is the largest.
+      weight: `[B]`; 0 for padding.
+      losses: `[B]`.
+      axis_name: a mapped axis to sum over, if any.
+    """
+    num_classes = logits.shape[-1]
+    true = jax.nn.one_hot(labels.argmax(-1), num_classes)
+    predicted = jax.nn.one_hot(logits.argmax(-1), num_classes)
+    # Sums of small whole numbers: exact in float32, whatever the device multiplies in.
+    confusion = jnp.matmul((true * weight[:, None]).T, predicted, precision="highest")
+    sums = Metrics(jnp.sum(losses * weight), jnp.sum(weight), confusion)
+    return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+
+def merge(a: Metrics, b: Metrics) -> Metrics:
+    """The metrics of both sets of examples."""
+    return jax.tree.map(lambda x, y: x + y, a, b)
+
+
+def to_host(metrics: Metrics) -> Metrics:
+    """The same sums as NumPy float64, in which whole epochs add up exactly."""
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), metrics)
+
+
+def summarize(metrics: Metrics) -> dict[str, Any]:
+    """Reads the sums.
+
+    Returns:
+      loss, accuracy and macro_f1 (the mean over the classes that occur), floats; recall,
+      precision, f1 and count, `[K]`. Recall is NaN for a class without examples, precision for
+      one never predicted.
+    """
+    m = to_host(metrics)
+    hits, true, predicted = np.diag(m.confusion), m.confusion.sum(1), m.confusion.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1 = 2 * hits / (true + predicted)
+        return {
+            "loss": float(m.loss / m.weight),
+            "accuracy": float(hits.sum() / m.weight),
+            "macro_f1": float(f1[true > 0].mean()) if true.any() else float("nan"),
+            "recall": hits / true,
+            "precision": hits / predicted,
+            "f1": f1,
+            "count": true,
+        }

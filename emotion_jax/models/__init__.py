@@ -1,0 +1,43 @@
+"""The networks, as Flax modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from emotion_jax.errors import EmotionError
+from emotion_jax.models.simplenet import SimpleNetV2
+from emotion_jax.models.vgg import VGG16
+
+__all__ = ["MODELS", "SimpleNetV2", "VGG16", "make_model"]
+
+MODELS: dict[str, type[nn.Module]] = {"simplenet": SimpleNetV2, "vgg16": VGG16}
+
+
+def make_model(name: str, **kwargs: Any) -> nn.Module:
+    """Builds a network by name: "simplenet" or "vgg16".
+
+    Args:
+      name: of the network.
+      **kwargs: the module's attributes; `dtype` may be a string, lists become tuples.
+
+    Raises:
+      EmotionError: no such network, attribute or dtype.
+    """
+    if name not in MODELS:
+        raise EmotionError(f"model.name: no network '{name}'; use one of {', '.join(MODELS)}")
+    known = {
+        field for field in MODELS[name].__dataclass_fields__ if field not in ("parent", "name")
+    }
+    if unknown := set(kwargs) - known:
+        raise EmotionError(
+            f"model.{min(unknown)}: {name} has no such option; it has {', '.join(sorted(known))}"
+        )
+    if "dtype" in kwargs:
+        if str(kwargs["dtype"]) not in ("float32", "bfloat16", "float64"):
+            raise EmotionError(f"model.dtype: '{kwargs['dtype']}' is neither float32 nor bfloat16")
+        kwargs["dtype"] = jnp.dtype(kwargs["dtype"])
+    kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()}
+    return MODELS[name](**kwargs)

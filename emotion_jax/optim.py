@@ -1,0 +1,90 @@
+"""Schedules and optimizers, put together from optax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import optax
+
+from emotion_jax.errors import EmotionError
+
+
+def make_schedule(
+    name: str,
+    learning_rate: float,
+    *,
+    total_steps: int,
+    warmup_steps: int = 0,
+    milestones: Sequence[float] = (0.5, 0.75),
+    factor: float = 0.1,
+    final_ratio: float = 0.0,
+) -> optax.Schedule:
+    """Builds a learning-rate schedule over optimizer steps.
+
+    Args:
+      name: "constant", "cosine" (Loshchilov and Hutter, arXiv 1608.03983) or "multistep".
+      learning_rate: the highest.
+      total_steps: length of the run, warm-up included.
+      warmup_steps: the rate first rises linearly from 0 over these.
+      milestones: shares of the steps after warm-up at which "multistep" multiplies by `factor`.
+      factor: see `milestones`.
+      final_ratio: "cosine" ends at this share of `learning_rate`.
+    """
+    steps = max(total_steps - warmup_steps, 1)
+    if name == "constant":
+        schedule = optax.constant_schedule(learning_rate)
+    elif name == "cosine":
+        schedule = optax.cosine_decay_schedule(learning_rate, steps, final_ratio)
+    elif name == "multistep":
+        boundaries = {round(share * steps): factor for share in milestones}
+        schedule = optax.piecewise_constant_schedule(learning_rate, boundaries)
+    else:
+        raise EmotionError(f"schedule.name: '{name}'; use constant, cosine or multistep")
+    if not warmup_steps:
+        return schedule
+    rise = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    return optax.join_schedules([rise, schedule], [warmup_steps])
+
+
+def is_kernel(params: Any) -> Any:
+    """True for each kernel of the tree, False for biases and BatchNorm's scales."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def make_optimizer(
+    name: str,
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
+    b2: float = 0.999,
+    rho: float = 0.95,
+    clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
+    """Builds an optimizer; only kernels decay.
+
+    Args:
+      name: "adamw", "sgd" (Nesterov momentum) or "adadelta" (what SimpNet was trained with).
+      learning_rate: a number or a schedule.
+      weight_decay: decoupled from the gradient for adamw; added to it for sgd and adadelta.
+      momentum: of sgd, and adamw's b1.
+      b2: of adamw.
+      rho: of adadelta.
+      clip_norm: gradients of a larger global norm are scaled down to it; 0 is off.
+    """
+    if name == "adamw":
+        rule = optax.adamw(
+            learning_rate, b1=momentum, b2=b2, weight_decay=weight_decay, mask=is_kernel
+        )
+    elif name in ("sgd", "adadelta"):
+        step = (
+            optax.sgd(learning_rate, momentum, nesterov=True)
+            if name == "sgd"
+            else optax.adadelta(learning_rate, rho)
+        )
+        rule = optax.chain(optax.add_decayed_weights(weight_decay, is_kernel), step)
+    else:
+        raise EmotionError(f"optimizer.name: '{name}'; use adamw, sgd or adadelta")
+    return optax.chain(optax.clip_by_global_norm(clip_norm), rule) if clip_norm else rule

@@ -1,0 +1,46 @@
+"""Devices: the mesh, and where a batch and a state lie on it. The only file that knows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from emotion_jax.errors import EmotionError
+
+DATA = "data"
+
+
+def make_mesh(num_devices: int = 0) -> Mesh:
+    """One axis, "data", over `num_devices` devices; 0 takes all that JAX sees."""
+    devices = jax.devices()
+    if num_devices > len(devices):
+        raise EmotionError(f"num_devices: {num_devices} asked for, JAX sees {len(devices)}")
+    devices = devices[: num_devices or None]
+    # "Auto": the compiler carries the sharding through the step; nothing in it names a mesh.
+    return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def shard_batch(mesh: Mesh, batch: Any) -> Any:
+    """Puts this process's share of a batch (NumPy, batch leading) on its devices."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+    """Puts a tree of host arrays, equal in every process, on every device."""
+    sharding = replicated(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, x, x.shape), tree
+    )

@@ -1,0 +1,177 @@
+"""The heart: one training step, one evaluation step, one prediction, as pure functions.
+
+Nothing here is compiled, mapped or placed: the caller does that. `jax.jit(partial(train_step,
+model=model, tx=tx, ...), donate_argnums=0)` is the whole wiring on one device or a mesh; under
+`jax.pmap`, `jax.vmap` or `jax.shard_map(check_vma=False)` name the mapped axis by `axis_name`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from emotion_jax import metrics
+from emotion_jax.losses import LossFn
+from emotion_jax.preprocess import Batch, ImageSpec, normalize
+
+AugmentFn = Callable[[Batch, jax.Array], Batch]
+
+
+@struct.dataclass
+class TrainState:
+    """All that training changes, arrays only.
+
+    Attributes:
+      step: steps taken, int32 `[]`.
+      params: the network's parameters.
+      batch_stats: BatchNorm's running statistics; empty for a network without.
+      ema: moving averages {"params", "batch_stats"}; None where they are off.
+      opt_state: of the optimizer.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    ema: Any
+    opt_state: Any
+
+
+def init_state(
+    key: jax.Array,
+    *,
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    spec: ImageSpec,
+    ema: bool = False,
+) -> TrainState:
+    """Draws a network's first parameters; `ema` also starts their moving average."""
+    image = jnp.zeros((1, spec.size, spec.size, spec.channels), float)
+    variables = model.init(key, image, train=False)
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        # Copies, because two leaves of one donated state must not share a buffer.
+        ema=jax.tree.map(jnp.copy, _variables(params, batch_stats)) if ema else None,
+        opt_state=tx.init(params),
+    )
+
+
+def example_keys(key: jax.Array, count: int, axis_name: str | None = None) -> jax.Array:
+    """One key for each of this device's `count` examples, the same however a batch is split."""
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(count))
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    spec: ImageSpec,
+    loss_fn: LossFn,
+    augment_fn: AugmentFn | None = None,
+    ema_decay: float = 0.0,
+    axis_name: str | None = None,
+) -> tuple[TrainState, metrics.Metrics]:
+    """Takes one optimizer step on the weighted mean of the losses.
+
+    Args:
+      state: before the step.
+      batch: image uint8 `[B, H, W, C]`, label float32 `[B, K]` (distributions), weight float32
+        `[B]`; under a mapped axis this device's share of it.
+      key: the run's key, the same at every step: `state.step` is folded in.
+      model: a network called as `model.apply(variables, x, train=True)`.
+      tx: the optimizer that made `state.opt_state`.
+      spec: of the pixels.
+      loss_fn: (logits `[B, K]`, labels `[B, K]`) to losses `[B]`.
+      augment_fn: (batch, one key an example) to the altered batch.
+      ema_decay: of the moving averages, where `state.ema` is on.
+      axis_name: the mapped axis over which the batch is split, if any.
+
+    Returns:
+      The state after the step, and the metrics of the whole batch.
+    """
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+    if axis_name is not None:
+        model = model.clone(axis_name=axis_name)
+        dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
+    if augment_fn is not None:
+        keys = example_keys(augment_key, batch["weight"].shape[0], axis_name)
+        batch = augment_fn(batch, keys)
+    images, labels, weight = normalize(batch["image"], spec), batch["label"], batch["weight"]
+    total = jnp.maximum(_sum_over(axis_name, weight.sum()), jnp.finfo(weight.dtype).tiny)
+
+    def objective(params: Any) -> tuple[jax.Array, Any]:
+        logits, updated = model.apply(
+            _variables(params, state.batch_stats),
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": dropout_key},
+        )
+        losses = loss_fn(logits, labels)
+        # Divided by the weight of the whole batch, so that shards of uneven weight add up.
+        return jnp.sum(weight * losses) / total, (logits, losses, updated)
+
+    grads, (logits, losses, updated) = jax.grad(objective, has_aux=True)(state.params)
+    updates, opt_state = tx.update(_sum_over(axis_name, grads), state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    batch_stats = updated.get("batch_stats", {})
+    ema = state.ema
+    if ema is not None:
+        # A young average leans on the newest weights: 0.1 at the first step, rising to ema_decay.
+        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+        ema = optax.incremental_update(_variables(params, batch_stats), ema, 1 - decay)
+    state = TrainState(state.step + 1, params, batch_stats, ema, opt_state)
+    return state, metrics.measure(logits, labels, weight, losses, axis_name=axis_name)
+
+
+def eval_step(
+    variables: Any,
+    batch: Batch,
+    *,
+    model: nn.Module,
+    spec: ImageSpec,
+    loss_fn: LossFn,
+    axis_name: str | None = None,
+) -> metrics.Metrics:
+    """Measures a batch; padding has weight 0. See `train_step` for the arguments."""
+    logits = model.apply(variables, normalize(batch["image"], spec), train=False)
+    losses = loss_fn(logits, batch["label"])
+    return metrics.measure(logits, batch["label"], batch["weight"], losses, axis_name=axis_name)
+
+
+def predict_probs(
+    variables: Any,
+    images: jax.Array,
+    *,
+    model: nn.Module,
+    spec: ImageSpec,
+    temperature: float = 1.0,
+) -> jax.Array:
+    """Probabilities float32 `[B, K]` of faces uint8 `[B, spec.size, spec.size, C]`."""
+    logits = model.apply(variables, normalize(images, spec), train=False)
+    return jax.nn.softmax(logits / temperature)
+
+
+def eval_variables(state: TrainState) -> dict[str, Any]:
+    """What is evaluated, saved as the model and shipped: the moving averages where they are on."""
+    return _variables(state.params, state.batch_stats) if state.ema is None else state.ema
+
+
+def _variables(params: Any, batch_stats: Any) -> dict[str, Any]:
+    return {"params": params, "batch_stats": batch_stats}
+
+
+def _sum_over(axis_name: str | None, x: Any) -> Any:
+    return x if axis_name is None else jax.lax.psum(x, axis_name)

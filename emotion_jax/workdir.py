@@ -1,0 +1,90 @@
+"""A run's folder and its end: the config it was begun with, and how it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+from emotion_jax.errors import EmotionError
+
+# What may change between a run and its continuation: where the same faces lie, how they travel,
+# what it runs on, and how long it goes on.
+CHANGEABLE = {
+    "num_epochs",
+    "num_devices",
+    "eval_batch_size",
+    "checkpoint_every",
+    "data.dir",
+    "data.cache_dir",
+    "data.feed",
+}
+
+
+def keep_config(config: Any, workdir: Path) -> None:
+    """Writes `config.json`, or checks that the one there is of the same run.
+
+    Raises:
+      EmotionError: the run there was begun with another config, or the folder cannot be written.
+    """
+    path, mine = workdir / "config.json", json.loads(config.to_json())
+    try:
+        before = _flat(json.loads(path.read_text())) if path.is_file() else None
+        now = _flat(mine)
+        for key in sorted({*(before or now), *now} - CHANGEABLE):
+            if before is not None and before.get(key) != now.get(key):
+                raise EmotionError(
+                    f"{key}: '{workdir}' was begun with {before.get(key)}, not {now.get(key)}; "
+                    "use another --workdir, or the same value"
+                )
+        workdir.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(mine, indent=2) + "\n")
+    except OSError as error:
+        raise EmotionError(
+            f"--workdir: '{workdir}' cannot be written ({error.strerror or error}); name another"
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise EmotionError(f"'{path}' is not JSON ({error}); use another --workdir") from error
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix.removesuffix("."): tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.")
+    return flat
+
+
+class Stop(contextlib.AbstractContextManager["Stop"]):
+    """Turns Ctrl-C and SIGTERM into a wish, granted after the step and once the state is saved."""
+
+    asked: int | None = None
+
+    def __enter__(self) -> Stop:
+        self._before: dict[int, Any] = {}
+        with contextlib.suppress(ValueError):  # not the main thread: its owner handles signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked is not None:  # the second time means now
+            self.__exit__()
+            signal.raise_signal(number)
+        self.asked = number
+
+    def leave_if_asked(self, step: int) -> None:
+        """Ends the program as the signal would have."""
+        if self.asked is None:
+            return
+        print(f"stopped, saved at step {step}; the same command goes on from there")
+        if self.asked == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + self.asked)
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,38 @@
+"""Train or evaluate a network on what a config describes.
+
+python launch.py --config=configs/quickstart.py
+"""
+
+from __future__ import annotations
+
+import sys
+
+from absl import flags
+
+from emotion_jax.config import config_name, define_config, parse_flags
+from emotion_jax.errors import run
+
+USAGE = (
+    "python launch.py --config=configs/quickstart.py [--workdir=DIR] [--config.KEY=VALUE ...] "
+    "[--mode=train|eval]"
+)
+
+CONFIG = define_config()
+WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder; runs/<config> by default")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "what to do")
+flags.DEFINE_boolean("debug", False, "show the traceback of an error")
+
+
+def main() -> None:
+    """Read the flags, then make the one call."""
+    parse_flags(USAGE)
+    # Imported only now, so that a wrong flag is told at once.
+    from emotion_jax.conclude import evaluate_workdir
+    from emotion_jax.train import train_and_evaluate
+
+    act = train_and_evaluate if MODE.value == "train" else evaluate_workdir
+    act(CONFIG.value, WORKDIR.value or f"runs/{config_name()}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, debug="--debug" in sys.argv))

@@ -1,0 +1,119 @@
+"""predict.py as people type it, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotion_jax import images
+from emotion_jax.rows import COLUMNS
+
+ROOT = Path(__file__).parent.parent
+
+# predict.py with a network in place of the real one, and a list of what it imported.
+WITH_FAKE = """
+import runpy, sys, types
+import numpy as np
+import emotion_jax
+from emotion_jax.preprocess import ImageSpec
+
+class Fake:
+    spec = ImageSpec()
+    def __call__(self, crops, /):
+        return np.full((len(crops), 8), 1 / 8, np.float32)
+
+emotion_jax.load_predictor = lambda path=None: Fake()
+try:
+    runpy.run_path("predict.py", run_name="__main__")
+finally:
+    print("tensorflow" in sys.modules, file=sys.stderr)
+"""
+
+
+def predict(*arguments, code=None):
+    command = [sys.executable, *(["-c", code] if code else ["predict.py"]), *map(str, arguments)]
+    env = os.environ | {"JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_alone_it_helps():
+    alone = predict()
+    assert alone.returncode == 0 and alone.stderr == ""
+    assert alone.stdout.count("python predict.py --") == 3
+    for flag in ("image", "model", "output", "format", "show", "debug", "version"):
+        assert f"--{flag} " in alone.stdout
+    assert predict("--help").stdout == alone.stdout
+
+
+def test_help_needs_nothing_heavy():
+    code = (
+        "import runpy, sys; sys.argv = ['predict.py']\n"
+        "try: runpy.run_path('predict.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "heavy = {'jax', 'cv2', 'dlib', 'tensorflow', 'flax'} & set(sys.modules)\n"
+        "sys.exit(str(sorted(heavy)) if heavy else 0)"
+    )
+    done = predict(code=code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--imge=a.jpg"], ["imge", "--help"]),
+        (["--format=xml", "--image=a.jpg"], ["format", "csv"]),
+        (["--device=front"], ["device"]),
+        (["photo.jpg"], ["photo.jpg", "--image=photo.jpg"]),
+        (["--camera"], ["--camera", "not in this version"]),
+        (["--video=film.mp4"], ["--video", "not in this version"]),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, words):
+    done = predict(*arguments)
+    assert done.returncode != 0 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
+    assert all(word in done.stderr for word in words)
+
+
+def test_debug_shows_where():
+    done = predict("--camera", "--debug")
+    assert done.returncode != 0 and "Traceback" in done.stderr and "EmotionError" in done.stderr
+
+
+def test_a_missing_picture_is_one_sentence(tmp_path):
+    done = predict(f"--image={tmp_path}/absent.jpg", code=WITH_FAKE)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "absent.jpg' is not there" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_pictures_to_rows(tmp_path):
+    grey = np.full((60, 80, 3), 128, np.uint8)
+    for name in ("a.png", "b.png", "c.png"):
+        images.write_image(tmp_path / name, grey)
+    arguments = ["--image", tmp_path / "a.png", tmp_path / "b.png", f"--image={tmp_path}/c.png"]
+    done = predict(*arguments, code=WITH_FAKE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ",".join(COLUMNS) + "\n"
+    assert "3 pictures, 0 faces; no face in 3 pictures" in done.stderr
+    assert done.stderr.rstrip().endswith("False")  # TensorFlow stayed away
+
+
+def test_a_real_photo_to_a_folder(tmp_path):
+    shared = os.environ.get("EMOTION_JAX_SHARED")
+    if not shared:
+        pytest.skip("EMOTION_JAX_SHARED is not set: no real pictures")
+    photo = Path(shared).resolve() / "data" / "scenes" / "photos" / "multi_face.jpg"
+    done = predict(f"--image={photo}", f"--output={tmp_path}/out", code=WITH_FAKE)
+    assert done.returncode == 0 and done.stdout == "", done.stderr
+    assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 1 + 4
+    assert images.read_image(tmp_path / "out" / "multi_face.jpg").shape == (667, 1000, 3)
+
+
+def test_the_version():
+    done = predict("--version")
+    assert done.returncode == 0 and done.stdout.startswith("emotion_jax ")
