@@ -1,6 +1,12 @@
 """Train or evaluate a network on what a config describes.
 
+python launch.py --config=FILE [--workdir=DIR] [--config.KEY=VALUE ...] [--mode=train|eval]
+
 python launch.py --config=configs/quickstart.py
+python launch.py --config=configs/quickstart.py --config.num_epochs=20 --workdir=runs/longer
+python launch.py --config=configs/quickstart.py --mode=eval
+
+The same command again continues where the last one stopped.
 """
 
 from __future__ import annotations
@@ -9,23 +15,17 @@ import sys
 
 from absl import flags
 
-from emotion_jax.config import config_name, define_config, parse_flags
+from emotion_jax.config import FLAGS, config_name, define_config, parse_flags
 from emotion_jax.errors import run
 
-USAGE = (
-    "python launch.py --config=configs/quickstart.py [--workdir=DIR] [--config.KEY=VALUE ...] "
-    "[--mode=train|eval]"
-)
-
 CONFIG = define_config()
-WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder; runs/<config> by default")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "what to do")
-flags.DEFINE_boolean("debug", False, "show the traceback of an error")
+WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder; runs/<config> by default", FLAGS)
+MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "train or eval", FLAGS)
 
 
 def main() -> None:
     """Read the flags, then make the one call."""
-    parse_flags(USAGE)
+    parse_flags("python launch.py", __doc__)
     # Imported only now, so that a wrong flag is told at once.
     from emotion_jax.conclude import evaluate_workdir
     from emotion_jax.train import train_and_evaluate

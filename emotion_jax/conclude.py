@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
@@ -26,7 +27,7 @@ SHOWN = 32
 
 
 def evaluate_workdir(config: Any, workdir: str | Path) -> None:
-    """Measures a workdir's best checkpoint on the validation split and, if there is one, the test split.
+    """Measures a workdir's best checkpoint on the validation split and the test split, if any.
 
     Raises:
       EmotionError: the workdir holds no checkpoint, or one of another network.
@@ -43,7 +44,7 @@ def evaluate_workdir(config: Any, workdir: str | Path) -> None:
 
 
 def conclude(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) -> None:
-    """Prints the best checkpoint's scores and the next command; draws its confusions and answers."""
+    """Prints the best checkpoint's scores and the next command; draws its mistakes and answers."""
     console, names = Console(), list(EMOTIONS)
     step = checkpoints.best_step
     variables = _best_model(experiment, checkpoints, workdir)
@@ -84,7 +85,7 @@ def draw_inputs(experiment: Experiment, workdir: Path) -> None:
         batch = jax.jit(experiment.augment_fn)(batch, keys)
     images = np.asarray(batch["image"], np.float32)
     if experiment.spec.grey:
-        images = np.asarray(luminance(images))
+        images = np.asarray(luminance(jnp.asarray(images)))
     captions = [EMOTIONS[i] for i in np.asarray(batch["label"]).argmax(1)]
     report.contact_sheet(images.round().astype(np.uint8), captions, workdir / "train_batch.png")
 

@@ -6,7 +6,12 @@ ml_collections and absl's flags for training.
 
 from __future__ import annotations
 
+import difflib
+import re
+import runpy
 import sys
+import textwrap
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +28,7 @@ def default_config() -> ConfigDict:
             "seed": 0,
             # Of the network's input, in pixels; SimpleNetV2's own is 64.
             "image_size": 64,
-            # Keep the luminance only: FER2013 has no colours, and a camera's should not matter then.
+            # Keep the luminance only: FER2013 has no colours, and a camera's must not matter then.
             "grey": False,
             # Of the input: 1 saves a little where `grey`; 3 fits weights made for colours.
             "channels": 3,
@@ -102,18 +107,28 @@ def default_config() -> ConfigDict:
 
 
 def check_config(config: Any) -> None:
-    """Refuses numbers that cannot be meant.
+    """Refuses keys that are missing or unknown, and values that cannot be meant.
 
     Raises:
       EmotionError: naming the key.
     """
+    known, values = dict(flatten(default_config())), dict(flatten(config))
+    # Each network has options of its own; make_model knows them.
+    keys = {key for key in known.keys() ^ values.keys() if not key.startswith("model.")}
+    for key in sorted(keys | {"model.name"} - values.keys()):
+        raise EmotionError(_unknown(key, known) if key in values else f"{key}: is missing; set it")
     for key in ("image_size", "batch_size", "eval_batch_size", "num_epochs"):
         if config[key] < 1:
             raise EmotionError(f"{key}: {config[key]}; must be at least 1")
     if config.channels not in (1, 3) or (config.channels == 1 and not config.grey):
         raise EmotionError(f"channels: {config.channels}; use 3, or 1 with grey=True")
-    if config.best not in ("val/accuracy", "val/macro_f1", "val/loss"):
-        raise EmotionError(f"best: '{config.best}'; use val/accuracy, val/macro_f1 or val/loss")
+    for key, choices in _CHOICES.items():
+        if values[key] not in choices:
+            raise EmotionError(f"{key}: '{values[key]}'; use one of {', '.join(choices)}")
+    for key, default in known.items():
+        numbers = values.get(key, ())
+        if isinstance(default, tuple) and not all(isinstance(x, int | float) for x in numbers):
+            raise EmotionError(f"{key}: {numbers}; must be numbers, such as {default}")
     if not 0 <= config.ema_decay < 1:
         raise EmotionError(f"ema_decay: {config.ema_decay}; must be at least 0 and below 1")
     if config.optimizer.learning_rate <= 0:
@@ -128,38 +143,122 @@ def check_config(config: Any) -> None:
         )
 
 
+_CHOICES = {
+    "best": ("val/accuracy", "val/macro_f1", "val/loss"),
+    "data.feed": ("stream", "resident"),
+    "data.train_votes": ("majority", "distribution"),
+}
+
+
+def flatten(config: Any, section: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key that has a value, in full ("data.dir"), with it."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from flatten(value, f"{section}{name}.")
+        else:
+            yield f"{section}{name}", value
+
+
+def _unknown(key: str, known: Iterable[str]) -> str:
+    """What to say of a key that is none."""
+    near = difflib.get_close_matches(key, known, n=1)
+    # "data.dri" is near; "num_epoch" of a wrong section may still end right.
+    near = near or [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
+    hint = f"did you mean {near[0]}?" if near else "emotion_jax/config.py lists them all"
+    return f"{key}: no such key; {hint}"
+
+
+# Flags of their own: the libraries' global ones would crowd the help.
+FLAGS = flags.FlagValues()
+
+
 def define_config() -> flags.FlagHolder[ConfigDict]:
-    """Defines `--config=FILE` and `--config.KEY=VALUE`."""
-    return config_flags.DEFINE_config_file("config", None, "what to train: a file of configs/")
+    """Defines `--config=FILE`, `--config.KEY=VALUE`, `--debug` and `--help`."""
+    config = config_flags.DEFINE_config_file("config", None, "a file of configs/", FLAGS)
+    flags.DEFINE_boolean("debug", False, "show the traceback of an error", FLAGS)
+    flags.DEFINE_boolean("help", False, "print this", FLAGS, short_name="h")
+    return config
 
 
 def config_name() -> str:
     """The name of the file that `--config` read, without its suffix."""
-    return Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    return Path(config_flags.get_config_filename(FLAGS["config"]).split(":")[0]).stem
 
 
-def parse_flags(usage: str, argv: list[str] | None = None) -> None:
-    """Reads the command line.
+def parse_flags(program: str, about: str) -> None:
+    """Reads the process's command line into `FLAGS`; at `--help`, prints it and leaves.
 
     Args:
-      usage: how the program is called, for the error.
-      argv: the command line, program first; None for the process's own.
+      program: how it is called, for the errors.
+      about: what it does, for the help.
 
     Raises:
-      EmotionError: a flag, a config file, one of its keys or values is wrong.
+      EmotionError: a flag, the config file, one of its keys or values is wrong.
     """
-    argv = sys.argv if argv is None else argv
+    argv, see = sys.argv, f"{program} --help lists the flags"
+    if {"--help", "-h"} & set(argv):
+        _print_help(about)
+        raise SystemExit(0)
+    no_config = EmotionError("no --config; name a file, such as --config=configs/quickstart.py")
+    known: dict[str, Any] = {}
+    path = flags.FlagValues()
+    flags.DEFINE_string("config", None, "", path)
     try:
-        words = flags.FLAGS(argv)[1:]
-    except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise EmotionError(f"{_sentence(error)}; usage: {usage}") from error
+        # First what ml_collections tells late or badly: a wrong file, the names of keys.
+        path(argv, known_only=True)
+        if path.config is not None:
+            known = dict(flatten(_load_config(path.config)))
+        for key in filter(None, (re.match(r"--?(?:no)?config\.([^=]*)", word) for word in argv)):
+            if path.config is None:
+                raise no_config
+            if key[1] not in known:
+                raise EmotionError(f"--config.{_unknown(key[1], known)}")
+        words = FLAGS(argv)[1:]
+    except flags.Error as error:
+        raise EmotionError(f"{_sentence(error, known)}; {see}") from error
     if words:
-        raise EmotionError(f"'{words[0]}' belongs to no flag; usage: {usage}")
-    if flags.FLAGS["config"].value is None:
-        raise EmotionError(f"no --config; usage: {usage}")
+        raise EmotionError(f"'{words[0]}' belongs to no flag; {see}")
+    if path.config is None:
+        raise no_config
 
 
-def _sentence(error: Exception) -> str:
-    """The first line of what a library says of a wrong flag."""
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    return text.strip().splitlines()[0].rstrip(".") if text.strip() else type(error).__name__
+def _load_config(path: str) -> ConfigDict:
+    """What `get_config` of a file returns; ml_collections tells a wrong one only when it is used.
+
+    Raises:
+      EmotionError: there is no such file, or it makes no config.
+    """
+    file, *argument = path.split(":", 1)
+    if not Path(file).is_file():
+        raise EmotionError(f"--config: no file '{file}'; configs/ has some to start from")
+    try:
+        config = runpy.run_path(file)["get_config"](*argument)
+    except Exception as error:  # a file of the user's own, with whatever it raises
+        what = textwrap.shorten(f"{type(error).__name__}: {error}", 160)
+        if error.args == ("get_config",):
+            what = "it has no get_config()"
+        raise EmotionError(f"--config: '{file}' does not load ({what}); see configs/") from error
+    if not isinstance(config, ConfigDict):
+        raise EmotionError(f"--config: get_config() of '{file}' must return a ConfigDict")
+    return config
+
+
+def _print_help(about: str) -> None:
+    print(about.strip() + "\n")
+    for name in FLAGS:
+        if len(name) > 1:
+            print(f"  --{name:9} {' '.join(FLAGS[name].help.split())}")
+    print("\n--config.KEY=VALUE changes one key; emotion_jax/config.py has them all, with reasons.")
+
+
+_TYPES = {bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def _sentence(error: Exception, known: dict[str, Any]) -> str:
+    """What absl says of a wrong flag, in one line; of a wrong value, in our words."""
+    text = " ".join(str(error).split()).rstrip(".?! ")
+    value = re.match(r"flag --config\.([^=]*)=(.*?): ", text)
+    if value and (kind := _TYPES.get(type(known[value[1]]))):
+        key, default = value[1], known[value[1]]
+        return f"--config.{key}: '{value[2]}'; must be {kind}, such as {default}"
+    return text

@@ -90,7 +90,7 @@ def model_from_meta(meta: dict[str, Any]) -> tuple[nn.Module, ImageSpec, Any]:
             raise EmotionError(f"its classes are {meta['emotions']}, not {list(EMOTIONS)}")
         options = {k: v for k, v in meta["model"].items() if k != "name"}
         model = make_model(meta["model"]["name"], num_classes=len(EMOTIONS), **options)
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["spec"].items()}
+        fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["spec"].items()}
         spec = ImageSpec(**fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise EmotionError(f"the checkpoint's meta is not ours ({error})") from error

@@ -24,7 +24,7 @@ _WIDTHS = (9, 10, 7, 10, 7, 7, 8)
 
 
 def best_row(rows: Iterable[Row], monitor: str = "val/accuracy") -> Row | None:
-    """Find the row with the best value of one metric; the first of equals.
+    """Find the row with the best value of one metric; the last of equals, as a checkpoint.
 
     Args:
       rows: rows of metrics; those without a finite `monitor` are passed over.
@@ -35,7 +35,7 @@ def best_row(rows: Iterable[Row], monitor: str = "val/accuracy") -> Row | None:
     """
     sign = -1 if monitor.endswith("loss") else 1
     scored = [row for row in rows if _finite(row.get(monitor))]
-    return max(scored, key=lambda row: sign * row[monitor], default=None)
+    return max(reversed(scored), key=lambda row: sign * row[monitor], default=None)
 
 
 class MetricsLog:

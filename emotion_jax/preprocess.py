@@ -21,7 +21,7 @@ LUMINANCE = (0.299, 0.587, 0.114)
 
 @dataclasses.dataclass(frozen=True)
 class ImageSpec:
-    """How a face becomes the network's input; saved with the weights, so that the camera repeats it.
+    """How a face becomes the network's input; saved with the weights, for the camera to repeat.
 
     Attributes:
       size: height and width of the input, in pixels.
@@ -100,7 +100,7 @@ def luminance(images: jax.Array) -> jax.Array:
 
 
 def identity() -> jax.Array:
-    """The matrix that moves nothing, `[3, 3]`; coordinates are (y, x, 1), pixel centres whole numbers."""
+    """The matrix that moves nothing, `[3, 3]`: of (y, x, 1), pixel centres at whole numbers."""
     return jnp.eye(3)
 
 
@@ -188,7 +188,7 @@ def erase(
     width: jax.Array | int,
     value: jax.Array,
 ) -> jax.Array:
-    """Paints the rectangle of whole pixels with `value` `[C]`; what lies outside the image is ignored."""
+    """Paints a rectangle of whole pixels with `value` `[C]`, where it lies inside the image."""
     y, x = jnp.mgrid[: image.shape[0], : image.shape[1]]
     inside = (y >= top) & (y < top + height) & (x >= left) & (x < left + width)
     return jnp.where(inside[..., None], value, image)

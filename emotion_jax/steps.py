@@ -146,7 +146,7 @@ def eval_step(
     axis_name: str | None = None,
 ) -> metrics.Metrics:
     """Measures a batch; padding has weight 0. See `train_step` for the arguments."""
-    logits = model.apply(variables, normalize(batch["image"], spec), train=False)
+    logits: Any = model.apply(variables, normalize(batch["image"], spec), train=False)
     losses = loss_fn(logits, batch["label"])
     return metrics.measure(logits, batch["label"], batch["weight"], losses, axis_name=axis_name)
 
@@ -160,7 +160,7 @@ def predict_probs(
     temperature: float = 1.0,
 ) -> jax.Array:
     """Probabilities float32 `[B, K]` of faces uint8 `[B, spec.size, spec.size, C]`."""
-    logits = model.apply(variables, normalize(images, spec), train=False)
+    logits: Any = model.apply(variables, normalize(images, spec), train=False)
     return jax.nn.softmax(logits / temperature)
 
 

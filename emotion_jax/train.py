@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,8 @@ class _Sums:
     """An epoch's metrics so far, but for the newest step's: the device never waits for the host."""
 
     def __init__(self, total: metrics.Metrics):
-        self._total, self._newest = total, None
+        self._total = total
+        self._newest: metrics.Metrics | None = None
 
     def add(self, new: metrics.Metrics) -> None:
         self.all()

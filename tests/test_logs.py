@@ -165,7 +165,7 @@ def test_best_row():
     rows += [{"step": 3, "val/accuracy": 0.7, "val/loss": 2.0}, {"step": 4, "val/accuracy": 0.7}]
     rows += [{"step": 5, "val/accuracy": None, "val/loss": float("nan")}]
     best = best_row(rows)
-    assert best is not None and best["step"] == 3
+    assert best is not None and best["step"] == 4  # the last of equals
     best = best_row(rows, "val/loss")
     assert best is not None and best["step"] == 1
     assert best_row(rows, "val/macro_f1") is None

@@ -3,8 +3,8 @@
     python -m emotion_jax.data.arrays --config=configs/ferplus_narrow.py --output=ferplus.npz
 
 Such a file holds `images` uint8 `[N, H, W, C]`, or the same pictures losslessly compressed
-(`pictures` uint8, their bytes end to end, and `offsets` int64 `[N + 1]`); `labels` int `[N]`
-or `votes` `[N, 8]` or `[N, 10]` (the orders of `labels.EMOTIONS` and `labels.VOTES`); and,
+(`pictures` uint8, their bytes end to end, `offsets` int64 `[N + 1]`, and `channels`, 1 or 3 if
+it is not there); `labels` int `[N]` or `votes` `[N, 8]` or `[N, 10]` (the orders of `labels.EMOTIONS` and `labels.VOTES`); and,
 where it is not one single split, `split` `[N]`: 0 train, 1 validation, 2 test.
 """
 
@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
+import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +23,20 @@ from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS, VOTES
 
 SPLITS = ("train", "validation", "test")
-# A file without `split` is divided by this rule: every tenth face, in a drawn order, validates.
+# Of a file without `split`: the share of the faces, drawn always alike, that validates.
 HELD_OUT = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-    """Faces in memory: images uint8 `[N, H, W, C]`, labels int `[N]` or votes `[N, K]`, split `[N]`."""
+    """Faces in memory.
+
+    Attributes:
+      images: uint8 `[N, H, W, C]`, C 1 or 3 (RGB).
+      split: the place of each face's split in `SPLITS`, `[N]`.
+      labels: codes of emotions, int `[N]`; or else
+      votes: `[N, 8]` or `[N, 10]`.
+    """
 
     images: np.ndarray
     split: np.ndarray
@@ -39,20 +45,23 @@ class Arrays:
 
 
 def collect(source: Source) -> Arrays:
-    """Reads a whole source into memory."""
-    examples = [
-        (i, e)
-        for i, name in enumerate(SPLITS)
-        if name in source.splits()
-        for e in source.examples(name)
-    ]
-    if not examples:
-        raise EmotionError(f"the source '{source.name}' has no faces")
-    targets = np.array([e[source.targets] for _, e in examples])
+    """Reads a whole source into memory.
+
+    Raises:
+      EmotionError: its files are wrong, or hold no faces.
+    """
+    images, targets, split = [], [], []
+    for name in source.splits():
+        for example in source.examples(name):
+            images.append(example["image"])
+            targets.append(example[source.targets])
+            split.append(SPLITS.index(name))
+    if not images:
+        raise EmotionError(f"the source '{source.name}' has no faces; are its files whole?")
     return Arrays(
-        images=np.stack([e["image"] for _, e in examples]),
-        split=np.array([i for i, _ in examples], np.uint8),
-        **{"labels" if source.targets == "label" else "votes": targets},
+        images=np.stack(images),
+        split=np.array(split, np.uint8),
+        **{"labels" if source.targets == "label" else "votes": np.array(targets)},
     )
 
 
@@ -70,15 +79,19 @@ def save_arrays(path: str | Path, arrays: Arrays, *, compress: bool = False) -> 
         content["channels"] = np.array(arrays.images.shape[-1])
     else:
         content["images"] = arrays.images
-    path = Path(path)
+    path = Path(path).expanduser()
+    half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-            np.savez(file, **content)
-        os.replace(file.name, path)
+        try:
+            with half.open("wb") as file:
+                np.savez(file, **content)
+            os.replace(half, path)
+        finally:
+            half.unlink(missing_ok=True)
     except OSError as error:
         raise EmotionError(
-            f"'{path}' cannot be written ({error.strerror}); name another --output"
+            f"'{path}' cannot be written ({error.strerror or error}); name another file"
         ) from error
 
 
@@ -94,27 +107,31 @@ def load_arrays(path: str | Path) -> Arrays:
             f"data.dir: no array file '{path}'; python -m emotion_jax.data.arrays makes one"
         )
     try:
+        with zipfile.ZipFile(path):  # np.load would take a single .npy file, too
+            pass
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, AttributeError) as error:
-        raise EmotionError(f"'{path}' is not an .npz file of plain arrays ({error})") from error
-    if not ("images" in content or {"pictures", "offsets"} <= set(content)):
-        raise EmotionError(f"'{path}': no array 'images'; it has {', '.join(content) or 'none'}")
-    if ("labels" in content) == ("votes" in content):
+    except Exception as error:  # a damaged file raises whatever its reader trips over
         raise EmotionError(
-            f"'{path}': needs either 'labels' or 'votes'; it has {', '.join(content)}"
+            f"'{path}' is not a whole .npz file of plain arrays ({error}); make it anew"
+        ) from error
+    has = ", ".join(content) or "none"
+    if not ("images" in content or {"pictures", "offsets"} <= set(content)):
+        raise EmotionError(
+            f"'{path}': no array 'images', nor 'pictures' with 'offsets'; its arrays are: {has}"
         )
+    if ("labels" in content) == ("votes" in content):
+        raise EmotionError(f"'{path}' needs either 'labels' or 'votes'; its arrays are: {has}")
     images = content["images"] if "images" in content else _decode(path, content)
-    arrays = Arrays(
-        images, _split(content, len(images)), content.get("labels"), content.get("votes")
-    )
+    split = content["split"] if "split" in content else _hold_out(images.shape)
+    arrays = Arrays(images, split, content.get("labels"), content.get("votes"))
     _check(path, arrays)
     return arrays
 
 
-def _split(content: dict[str, np.ndarray], count: int) -> np.ndarray:
-    if "split" in content:
-        return content["split"]
+def _hold_out(shape: tuple[int, ...]) -> np.ndarray:
+    """A split of our own, for pictures of this shape."""
+    count = shape[0] if shape else 0
     order = np.random.default_rng(0).permutation(count)
     split = np.zeros(count, np.uint8)
     split[order[: round(count * HELD_OUT)]] = SPLITS.index("validation")
@@ -122,35 +139,57 @@ def _split(content: dict[str, np.ndarray], count: int) -> np.ndarray:
 
 
 def _check(path: Path, a: Arrays) -> None:
-    n, shape = len(a.images), a.images.shape
-    if a.images.dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or not n:
-        raise EmotionError(
-            f"'{path}': images must be uint8 [N, H, W, 1 or 3], not {a.images.dtype} {shape}"
+    """Raises an EmotionError where the arrays cannot be what they should."""
+    n = len(a.images) if a.images.ndim else 0
+    _must(
+        path,
+        a.images,
+        "images",
+        "uint8 [N, H, W, 1 or 3], none of them 0",
+        a.images.dtype == np.uint8
+        and a.images.ndim == 4
+        and a.images.shape[3] in (1, 3)
+        and 0 not in a.images.shape,
+    )
+    _must(
+        path,
+        a.split,
+        "split",
+        f"[{n}], each 0 (train), 1 (validation) or 2 (test)",
+        a.split.shape == (n,) and a.split.dtype.kind in "iu" and _within(a.split, 0, len(SPLITS)),
+    )
+    if a.labels is not None:
+        _must(
+            path,
+            a.labels,
+            "labels",
+            f"[{n}] whole numbers from 0 ({EMOTIONS[0]}) to {len(EMOTIONS) - 1} ({EMOTIONS[-1]})",
+            a.labels.shape == (n,)
+            and a.labels.dtype.kind in "iu"
+            and _within(a.labels, 0, len(EMOTIONS)),
         )
-    if a.split.shape != (n,) or not np.isin(a.split, range(len(SPLITS))).all():
-        raise EmotionError(
-            f"'{path}': split must hold 0 (train), 1 (validation) or 2 (test) for each of {n} faces"
+    if a.votes is not None:
+        _must(
+            path,
+            a.votes,
+            "votes",
+            f"[{n}, {len(EMOTIONS)}] or [{n}, {len(VOTES)}] finite numbers of 0 and above",
+            a.votes.shape in ((n, len(EMOTIONS)), (n, len(VOTES)))
+            and a.votes.dtype.kind in "iuf"
+            and _within(a.votes, 0, np.inf),
         )
-    if a.labels is not None and (
-        a.labels.shape != (n,)
-        or not np.issubdtype(a.labels.dtype, np.integer)
-        or a.labels.min() < 0
-        or a.labels.max() >= len(EMOTIONS)
-    ):
-        raise EmotionError(
-            f"'{path}': labels must be {n} whole numbers, 0 ({EMOTIONS[0]}) to 7 ({EMOTIONS[-1]})"
-        )
-    if a.votes is not None and (
-        a.votes.ndim != 2
-        or len(a.votes) != n
-        or a.votes.shape[1] not in (len(EMOTIONS), len(VOTES))
-        or not np.issubdtype(a.votes.dtype, np.number)
-        or not np.isfinite(a.votes).all()
-        or a.votes.min() < 0
-    ):
-        raise EmotionError(
-            f"'{path}': votes must be numbers >= 0 of the shape [{n}, 8] or [{n}, 10], not {a.votes.shape}"
-        )
+
+
+def _within(values: np.ndarray, low: float, high: float) -> bool:
+    return bool(((values >= low) & (values < high)).all())
+
+
+def _must(path: Path, array: np.ndarray, name: str, be: str, fits: bool) -> None:
+    if not fits:
+        is_ = f"{array.dtype} {list(array.shape)}"
+        if array.size and array.dtype.kind in "iuf":
+            is_ += f" from {array.min()} to {array.max()}"
+        raise EmotionError(f"'{path}': {name} must be {be}; they are {is_}")
 
 
 def _encode(image: np.ndarray) -> bytes:
@@ -171,38 +210,53 @@ def _decode(path: Path, content: dict[str, np.ndarray]) -> np.ndarray:
     from emotion_jax.images import decode_image
 
     data, ends = content["pictures"], content["offsets"]
+    channels = content.get("channels", np.array(3))
     if (
-        ends.ndim != 1
+        data.dtype != np.uint8
+        or data.ndim != 1
+        or ends.dtype.kind not in "iu"
+        or ends.ndim != 1
         or len(ends) < 2
         or ends[0] != 0
         or ends[-1] != len(data)
-        or (np.diff(ends) <= 0).any()
+        or (ends[1:] <= ends[:-1]).any()
+        or channels.shape != ()
+        or channels not in (1, 3)
     ):
-        raise EmotionError(f"'{path}': offsets do not fit pictures; write the file anew")
-    channels = int(content.get("channels", 3))
+        raise EmotionError(f"'{path}': pictures, offsets and channels do not fit; make it anew")
+    images = np.empty(0, np.uint8)
+    for i, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
+        image = decode_image(data[start:end].tobytes(), f"{path}, picture {i}")[..., :channels]
+        if i == 0:
+            images = np.empty((len(ends) - 1, *image.shape), np.uint8)
+        if image.shape != images.shape[1:]:
+            raise EmotionError(
+                f"'{path}': picture {i} is {_size(image)}, the first {_size(images[0])}; all must "
+                "be of one size"
+            )
+        images[i] = image
+    return images
 
-    def pictures() -> Iterator[np.ndarray]:
-        for i, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
-            yield decode_image(data[start:end].tobytes(), f"{path}, picture {i}")[..., :channels]
 
-    first, *rest = pictures()
-    if any(image.shape != first.shape for image in rest):
-        raise EmotionError(f"'{path}': its pictures differ in size; write the file anew")
-    return np.stack([first, *rest])
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]} x {image.shape[0]}"
 
 
 def main() -> None:
     """Turns the data of a config into an array file."""
     from absl import flags
 
-    from emotion_jax.config import define_config, parse_flags
+    from emotion_jax import config
+
+    holder = config.define_config()
+    output = flags.DEFINE_string("output", None, "the .npz file to write", config.FLAGS)
+    compress = flags.DEFINE_boolean("compress", False, "store lossless WebP", config.FLAGS)
+    config.parse_flags("python -m emotion_jax.data.arrays", __doc__)
+    if not output.value:
+        raise EmotionError("no --output; name the .npz file to write, --output=FILE.npz")
     from emotion_jax.data import make_source
 
-    config = define_config()
-    output = flags.DEFINE_string("output", None, "the .npz file to write", required=True)
-    compress = flags.DEFINE_boolean("compress", False, "store lossless WebP: a third smaller")
-    parse_flags("python -m emotion_jax.data.arrays --config=FILE --output=FILE.npz")
-    arrays = collect(make_source(config.value))
+    arrays = collect(make_source(holder.value))
     save_arrays(output.value, arrays, compress=compress.value)
     counts = {name: int((arrays.split == i).sum()) for i, name in enumerate(SPLITS)}
     print(f"wrote {output.value}: " + ", ".join(f"{n} {name}" for name, n in counts.items() if n))
@@ -211,4 +265,4 @@ def main() -> None:
 if __name__ == "__main__":
     from emotion_jax.errors import run
 
-    raise SystemExit(run(main))
+    raise SystemExit(run(main, debug="--debug" in sys.argv))

@@ -13,17 +13,23 @@ import hashlib
 import json
 import os
 import shutil
+import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import Progress, TextColumn
 
 from emotion_jax.data.sources import Source
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS, VOTES
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import: its banners are no news
+# Before the import: banners are no news, and TensorFlow only decodes PNG here.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 try:
     import tensorflow as tf
@@ -40,8 +46,8 @@ class Faces(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, *, source: Source, **kwargs: Any):
-        self.source = source
+    def __init__(self, *, source: Source, progress: Progress, **kwargs: Any):
+        self.source, self.progress = source, progress
         self.targets: dict[str, list[Any]] = {}
         super().__init__(file_format="array_record", **kwargs)
 
@@ -67,9 +73,17 @@ class Faces(tfds.core.GeneratorBasedBuilder):
 
     def _examples(self, split: str) -> Iterator[tuple[int, Any]]:
         targets = self.targets.setdefault(split, [])
+        begun, line = time.monotonic(), self.progress.add_task(split, total=None, pace=0.0)
         for i, example in enumerate(self.source.examples(split)):
             targets.append(example[self.source.targets])
+            pace = (i + 1) / (time.monotonic() - begun)
+            self.progress.update(line, completed=i + 1, pace=pace)
             yield i, example
+
+    # TFDS prints of sizes and downloads that are none.
+    def _log_download_bytes(self) -> None: ...
+
+    def _log_download_done(self) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,29 +104,38 @@ def build(source: Source, cache: str | Path) -> Build:
     name = f"{source.name}-{hashlib.sha256(options.encode()).hexdigest()[:12]}"
     folder = Path(cache).expanduser() / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # One process writes, the others wait and read.
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (folder / "targets.npz").is_file():
-                _write(source, folder, options)
+        if not (folder / "targets.npz").is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            # One process writes, the others wait and read.
+            with (folder / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not (folder / "targets.npz").is_file():
+                    _write(source, folder, options)
     except OSError as error:
         raise EmotionError(
             f"data.cache_dir: '{folder}' cannot be written ({error.strerror or error}); "
             "name another folder"
         ) from error
-    with np.load(folder / "targets.npz", allow_pickle=False) as file:
-        return Build(folder, {split: file[split] for split in file.files})
+    try:
+        with np.load(folder / "targets.npz", allow_pickle=False) as file:
+            return Build(folder, {split: file[split] for split in file.files})
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise _damaged(folder) from error
+
+
+def _damaged(folder: Path) -> EmotionError:
+    return EmotionError(f"the build '{folder}' is damaged; delete it, and it is built anew")
 
 
 def _write(source: Source, folder: Path, options: str) -> None:
     for old in folder.iterdir():  # what a killed run left: nobody writes it while we hold the lock
         if old.name != "lock":
             shutil.rmtree(old) if old.is_dir() else old.unlink()
-    print(f"building {source.name} in {folder} (once)")
+    print(f"building {source.name} in {folder} (once)", flush=True)
+    tfds.disable_progress_bar()
     # TFDS wraps what a source raises; the wrap hides which file is wrong.
-    with _unwrapped():
-        builder = Faces(source=source, data_dir=str(folder))
+    with _unwrapped(), _progress() as progress:
+        builder = Faces(source=source, progress=progress, data_dir=str(folder))
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )
@@ -121,6 +144,19 @@ def _write(source: Source, folder: Path, options: str) -> None:
     with (folder / "targets.tmp").open("wb") as file:
         np.savez(file, **{split: np.array(rows) for split, rows in builder.targets.items()})
     os.replace(folder / "targets.tmp", folder / "targets.npz")
+    counts = (f"{len(rows)} {split}" for split, rows in builder.targets.items())
+    print(f"built: {', '.join(counts)}", flush=True)
+
+
+def _progress() -> Progress:
+    """A line for each split on a terminal, nothing elsewhere."""
+    console = Console()
+    return Progress(
+        TextColumn("{task.description}  {task.completed:,} faces  {task.fields[pace]:,.0f}/s"),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
 
 
 @contextlib.contextmanager
@@ -140,10 +176,12 @@ class RecordPixels:
     """The pictures of one split of a build, read by record number through tf.data."""
 
     def __init__(self, folder: Path, split: str):
-        path = next(folder.glob("faces/*/features.json")).parent
-        self._info = tfds.builder_from_directory(path).info
-        self._records = tfds.builder_from_directory(path).as_data_source(split).data_source
-        self.shape: tuple[int, ...] = self._info.features["image"].shape
+        path = folder / Faces.name / str(Faces.VERSION)
+        if not (path / "features.json").is_file():
+            raise _damaged(folder)
+        builder = tfds.builder_from_directory(path)
+        self._records = builder.as_data_source(split).data_source
+        self.shape: tuple[int, ...] = builder.info.features["image"].shape
 
     def __len__(self) -> int:
         return len(self._records)

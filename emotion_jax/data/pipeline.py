@@ -88,7 +88,11 @@ def epoch_order(seed: int, epoch: int, count: int, batch_size: int) -> np.ndarra
 
 
 def evaluation_order(count: int, batch_size: int) -> np.ndarray:
-    """Every face once, in order, the last batch filled up with `PADDING`; int32 `[S, batch_size]`."""
+    """Every face once, in order, the last batch filled up with `PADDING`.
+
+    Returns:
+      int32 `[ceil(count / batch_size), batch_size]`, places in the split.
+    """
     order = np.full(-(-count // batch_size) * batch_size, PADDING, np.int32)
     order[:count] = np.arange(count)
     return order.reshape(-1, batch_size)
@@ -108,12 +112,13 @@ class Stream:
         if not len(mine):
             return
         # Skipped steps are never decoded; padding shows the first face, with no weight.
-        images = self.split.pixels.stream(self.split.rows[np.maximum(mine, 0)])
-        for numbers, image in zip(mine, images, strict=True):
+        places = np.maximum(mine, 0)
+        images = self.split.pixels.stream(self.split.rows[places])
+        for numbers, at, image in zip(mine, places, images, strict=True):
             batch = {
                 "image": image,
-                "label": self.split.labels[numbers],
-                "weight": np.where(numbers == PADDING, 0, self.split.weight[numbers]),
+                "label": self.split.labels[at],
+                "weight": np.where(numbers == PADDING, 0, self.split.weight[at]),
             }
             yield (sharding.shard_batch(self.mesh, batch),)
 

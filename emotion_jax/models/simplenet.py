@@ -64,7 +64,7 @@ class SimpleNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps normalized images `[B, H, W, C]`, H and W at least 26, to logits float32 `[B, K]`."""
+        """Maps normalized images `[B, H, W, C]`, 26 pixels and up, to logits float32 `[B, K]`."""
         if min(x.shape[1:3]) < MIN_SIZE:
             raise ValueError(
                 f"SimpleNetV2 needs {MIN_SIZE}x{MIN_SIZE} pixels or more, not {x.shape}"

@@ -37,7 +37,7 @@ class VGG16(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps normalized images `[B, H, W, C]`, H and W at least 32, to logits float32 `[B, K]`."""
+        """Maps normalized images `[B, H, W, C]`, 32 pixels and up, to logits float32 `[B, K]`."""
         if min(x.shape[1:3]) < 32:
             raise ValueError(
                 f"VGG16 halves its input five times: needs 32x32 pixels, not {x.shape}"

@@ -1,0 +1,72 @@
+"""Losses against plain sums over logarithms."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from emotion_jax.losses import cross_entropy, inverse_frequency_weights
+
+CLASSES = 5
+
+
+def loop(logits, labels, smoothing=0.0, weights=None):
+    """Cross-entropy in float64, term by term."""
+    losses = []
+    for row, label in zip(logits.astype(float), labels.astype(float), strict=True):
+        log_total = max(row) + math.log(sum(math.exp(x - max(row)) for x in row))
+        terms = [
+            (w * ((1 - smoothing) * y + smoothing / len(row))) * (log_total - x)
+            for x, y, w in zip(row, label, weights or [1.0] * len(row), strict=True)
+        ]
+        losses.append(sum(terms))
+    return losses
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("weights", [None, (0.0, 0.5, 1.0, 2.0, 7.0)])
+@pytest.mark.parametrize("hard", [False, True])
+def test_cross_entropy(smoothing, weights, hard):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 5, (20, CLASSES)).astype(np.float32)
+    labels = rng.dirichlet(np.ones(CLASSES), 20).astype(np.float32)
+    if hard:
+        labels = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, 20)]
+    got = cross_entropy(logits, labels, label_smoothing=smoothing, class_weights=weights)
+    assert got.shape == (20,)
+    np.testing.assert_allclose(got, loop(logits, labels, smoothing, weights), rtol=2e-5, atol=1e-5)
+
+
+def test_cross_entropy_stays_finite_for_large_logits():
+    logits = np.array([[1e4, -1e4, 0.0]], np.float32)
+    labels = np.array([[0.0, 1.0, 0.0]], np.float32)
+    np.testing.assert_allclose(cross_entropy(logits, labels), [2e4], rtol=1e-6)
+
+
+def test_the_least_loss_is_at_the_label_distribution():
+    """There the gradient, softmax(logits) - labels, vanishes and the loss is the entropy."""
+    labels = np.random.default_rng(1).dirichlet(np.ones(CLASSES), 4).astype(np.float32)
+    logits = np.log(labels) + 3
+    entropy = [-sum(p * math.log(p) for p in row.tolist()) for row in labels]
+    np.testing.assert_allclose(cross_entropy(logits, labels), entropy, rtol=1e-5)
+    grad = jax.grad(lambda x: cross_entropy(x, labels).sum())(logits)
+    np.testing.assert_allclose(grad, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_inverse_frequency_weights(power):
+    counts = np.array([100, 25, 0, 4, 1])
+    weights = inverse_frequency_weights(counts, power)
+    assert isinstance(weights, tuple) and all(type(w) is float for w in weights)
+    assert weights[2] == 0
+    for a, b in [(0, 1), (1, 3), (3, 4)]:
+        assert weights[a] / weights[b] == pytest.approx((counts[a] / counts[b]) ** -power)
+    mean = sum(w * n for w, n in zip(weights, counts, strict=True)) / counts.sum()
+    assert mean == pytest.approx(1)
+
+
+def test_full_power_gives_every_class_the_same_say():
+    counts = np.array([74_874, 134_415, 25_459, 14_090, 6_378, 3_803, 24_882, 3_750])
+    shares = np.array(inverse_frequency_weights(counts)) * counts
+    np.testing.assert_allclose(shares, counts.sum() / 8)

@@ -1,0 +1,160 @@
+"""The step itself: it learns, compiles once, and counts every example by its weight."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from emotion_jax import losses, metrics, steps
+from emotion_jax.models import VGG16, SimpleNetV2
+from emotion_jax.preprocess import Augmentation, ImageSpec, augment
+
+SPEC = ImageSpec(size=8)
+
+
+class Plain(nn.Module):
+    """No BatchNorm, so that examples do not see each other."""
+
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.Dropout(self.dropout, deterministic=not train)(x.reshape(x.shape[0], -1))
+        return nn.Dense(8)(x)
+
+
+class Normed(nn.Module):
+    """BatchNorm, and little else."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.BatchNorm(not train, momentum=0.9)(x.reshape(x.shape[0], -1))
+        return nn.Dense(8)(x)
+
+
+def make_batch(n, *, size=8, seed=0, weight=None):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.integers(0, 256, (n, size, size, 3), np.uint8),
+        "label": np.eye(8, dtype=np.float32)[rng.integers(0, 8, n)],
+        "weight": np.ones(n, np.float32) if weight is None else np.asarray(weight, np.float32),
+    }
+
+
+def make(model, spec=SPEC, *, tx=None, ema=False, **kwargs):
+    tx = tx or optax.sgd(0.1)
+    state = steps.init_state(jax.random.key(0), model=model, tx=tx, spec=spec, ema=ema)
+    kwargs = {"loss_fn": losses.cross_entropy, **kwargs}
+    return state, partial(steps.train_step, model=model, tx=tx, spec=spec, **kwargs)
+
+
+def assert_trees_close(a, b, **tolerance):
+    jax.tree.map(partial(np.testing.assert_allclose, **tolerance), a, b)
+
+
+def test_simplenet_learns_one_batch_by_heart_with_one_compilation():
+    spec, batch = ImageSpec(size=28), make_batch(16, size=28)
+    model = SimpleNetV2(width=1 / 8, dropout=(0.0, 0.0))
+    state, step = make(model, spec, tx=optax.adamw(3e-3))
+    step = jax.jit(step, donate_argnums=0)
+    seen = []
+    for _ in range(25):
+        state, got = step(state, batch, jax.random.key(1))
+        seen.append(metrics.summarize(got))
+    assert seen[-1]["loss"] < 0.1 * seen[0]["loss"] and seen[-1]["accuracy"] == 1
+    assert step._cache_size() == 1 and int(state.step) == 25
+
+
+def test_vgg_takes_a_step():
+    """No BatchNorm: the empty statistics pass through."""
+    spec, model = ImageSpec(size=32), VGG16(width=1 / 64)
+    state, step = make(model, spec)
+    after, got = jax.jit(step)(state, make_batch(2, size=32), jax.random.key(0))
+    assert after.batch_stats == {} and np.isfinite(metrics.summarize(got)["loss"])
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
+def test_an_example_of_weight_zero_is_not_there():
+    state, step = make(Plain())
+    padded = make_batch(6, weight=[1, 0, 2, 0, 0.5, 0])
+    kept = {name: x[::2] for name, x in padded.items()}
+    (a, ma), (b, mb) = (step(state, batch, jax.random.key(0)) for batch in (padded, kept))
+    assert_trees_close(a.params, b.params, rtol=1e-5, atol=1e-7)
+    assert_trees_close(ma, mb, rtol=1e-6)
+    nobody = make_batch(4, weight=[0] * 4)
+    assert_trees_close(step(state, nobody, jax.random.key(0))[0].params, state.params)
+
+
+def test_the_gradient_is_that_of_the_weighted_mean():
+    """Against a plain softmax regression in NumPy."""
+    state, step = make(Plain(), tx=optax.sgd(1.0))
+    batch = make_batch(5, weight=[1, 2, 0.5, 3, 1])
+    after, got = step(state, batch, jax.random.key(0))
+    x = ((batch["image"] / 255 - 0.5) / 0.25).reshape(5, -1)
+    kernel, bias = (np.asarray(state.params["Dense_0"][name]) for name in ("kernel", "bias"))
+    z = x @ kernel + bias
+    p = np.exp(z - z.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    w = batch["weight"] / batch["weight"].sum()
+    expected = kernel - x.T @ (w[:, None] * (p - batch["label"]))
+    np.testing.assert_allclose(after.params["Dense_0"]["kernel"], expected, atol=1e-4)
+    loss = -(w * np.log((p * batch["label"]).sum(1))).sum()
+    assert metrics.summarize(got)["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_moving_averages_follow_the_formula():
+    state, step = make(Normed(), ema=True, ema_decay=0.15)
+    assert_trees_close(state.ema, steps.eval_variables(state))
+    step, averages = jax.jit(step), state.ema
+    for count, decay in enumerate([0.1, 0.15, 0.15]):  # (1 + t) / (10 + t), at most 0.15
+        state, _ = step(state, make_batch(4, seed=count), jax.random.key(0))
+        new = {"params": state.params, "batch_stats": state.batch_stats}
+        averages = jax.tree.map(lambda a, n, d=decay: d * a + (1 - d) * n, averages, new)
+        assert_trees_close(state.ema, averages, rtol=1e-4, atol=1e-6)
+    assert steps.eval_variables(state) is state.ema
+
+
+def test_chance_depends_on_the_key_and_the_step_alone():
+    augment_fn = partial(augment, config=Augmentation(flip=0.5, erase=1.0))
+    state, step = make(Plain(dropout=0.5), augment_fn=augment_fn)
+    batch, step = make_batch(4), jax.jit(step)
+
+    def loss(state, seed):
+        return float(step(state, batch, jax.random.key(seed))[1].loss)
+
+    later = state.replace(step=state.step + 1)
+    assert loss(state, 1) == loss(state, 1)
+    assert len({loss(state, 1), loss(state, 2), loss(later, 1)}) == 3
+
+
+def test_evaluation_and_prediction_agree_and_change_nothing():
+    model, spec = Normed(), SPEC
+    state, _ = make(model, spec)
+    batch = make_batch(6, weight=[1, 1, 1, 1, 1, 0])
+    variables = steps.eval_variables(state)
+    got = steps.eval_step(variables, batch, model=model, spec=spec, loss_fn=losses.cross_entropy)
+    probs = np.asarray(steps.predict_probs(variables, batch["image"], model=model, spec=spec))
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-6)
+    true = batch["label"].argmax(1)
+    summary = metrics.summarize(got)
+    assert summary["accuracy"] == pytest.approx((probs.argmax(1) == true)[:5].mean())
+    assert summary["loss"] == pytest.approx(-np.log(probs[np.arange(6), true])[:5].mean(), rel=1e-4)
+    cooler = np.asarray(
+        steps.predict_probs(variables, batch["image"], model=model, spec=spec, temperature=0.1)
+    )
+    assert (cooler.max(1) > probs.max(1)).all() and (cooler.argmax(1) == probs.argmax(1)).all()
+
+
+def test_a_state_of_the_same_code_is_the_same_tree():
+    """So two of them can be compared leaf by leaf, and a step compiled for one takes the other."""
+    (a, step), (b, _) = make(Plain()), make(Plain())
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    step = jax.jit(step)
+    step(a, make_batch(2), jax.random.key(0))
+    step(b, make_batch(2), jax.random.key(0))
+    assert step._cache_size() == 1
+    assert all(isinstance(leaf, jnp.ndarray) for leaf in jax.tree.leaves(a))

@@ -1,0 +1,277 @@
+"""Training runs: what they leave behind, that they resume exactly, and what bad input gets."""
+
+import json
+import os
+import signal
+import threading
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from emotion_jax import conclude, models, train
+from emotion_jax.checkpoint import Checkpoints
+from emotion_jax.config import default_config
+from emotion_jax.data.arrays import Arrays, save_arrays
+from emotion_jax.errors import EmotionError
+from emotion_jax.experiment import make_experiment
+from emotion_jax.inference import load_predictor
+from emotion_jax.labels import EMOTIONS
+from emotion_jax.logs import best_row
+from emotion_jax.models.layers import global_max_pool
+
+TRAIN, VALIDATION, SIDE = 96, 40, 12
+
+
+class Tiny(nn.Module):
+    """BatchNorm and dropout, and nothing that takes long to compile."""
+
+    num_classes: int | None = 8
+    dtype: str = "float32"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.Conv(8, (3, 3))(x)
+        x = nn.BatchNorm(not train, momentum=0.5, axis_name=self.axis_name)(x)
+        x = nn.Dropout(0.2, deterministic=not train)(nn.relu(x))
+        return nn.Dense(self.num_classes)(global_max_pool(x))
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", Tiny)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """An array file in which each class has its own brightness: learnt in a few epochs."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 8, TRAIN + VALIDATION)
+    images = 30 * labels[:, None, None, None] + rng.integers(0, 20, (len(labels), SIDE, SIDE, 3))
+    split = np.repeat([0, 1], [TRAIN, VALIDATION]).astype(np.uint8)
+    path = tmp_path_factory.mktemp("faces") / "faces.npz"
+    save_arrays(path, Arrays(images.astype(np.uint8), split, labels=labels))
+    return str(path)
+
+
+def make_config(faces, **changes):
+    config = default_config()
+    config.data.update({"source": "arrays", "dir": faces})
+    config.model = {"name": "tiny"}
+    config.update({"image_size": SIDE, "batch_size": 16, "eval_batch_size": 32, "num_epochs": 3})
+    config.augment.update({"flip": 0.5, "brightness": 0.02, "mixup": 0.1})
+    config.optimizer.learning_rate = 0.02
+    config.ema_decay = 0.5
+    for key, value in changes.items():
+        section, _, name = key.rpartition("__")
+        (config[section] if section else config)[name] = value
+    return config
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def lasting(row):
+    """What must repeat: all but how fast it went."""
+    return {k: v for k, v in row.items() if k != "images_per_s"}
+
+
+def last_state(config, workdir):
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        return jax.tree.map(np.asarray, checkpoints.restore(make_experiment(config).init_state())[0])
+
+
+@pytest.fixture(scope="module")
+def finished(faces, tmp_path_factory):
+    """An uninterrupted run of 18 steps."""
+    workdir = tmp_path_factory.mktemp("run") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.MODELS, "tiny", Tiny)
+        train.train_and_evaluate(make_config(faces), workdir)
+    return workdir
+
+
+def test_a_run_learns_and_leaves_everything_behind(finished):
+    got = rows(finished)
+    assert [row["step"] for row in got] == [6, 12, 18] and [row["epoch"] for row in got] == [1, 2, 3]
+    assert got[-1]["train/loss"] < got[0]["train/loss"]
+    pictures = ["results", "confusion_matrix", "labels", "train_batch", "val_predictions"]
+    expected = {f"{name}.png" for name in pictures}
+    expected |= {"config.json", "metrics.jsonl", "results.csv", "checkpoints"}
+    assert expected <= {path.name for path in finished.iterdir()}
+    assert list(finished.rglob("events.out.tfevents*"))
+    steps = {int(path.name) for path in (finished / "checkpoints").iterdir() if path.is_dir()}
+    assert steps == {18, best_row(got)["step"]}
+
+
+@pytest.mark.parametrize("every", [4, 0])
+def test_a_killed_run_resumes_to_the_same_bits(faces, finished, tmp_path, monkeypatch, every, capsys):
+    """Killed in the middle of the second epoch, with and without a checkpoint in between."""
+    config, calls = make_config(faces, checkpoint_every=every), []
+    update = train.TrainProgress.update
+
+    def dies(self, *args):
+        calls.append(args)
+        if len(calls) == 11:
+            raise RuntimeError("killed")
+        return update(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.TrainProgress, "update", dies)
+        with pytest.raises(RuntimeError, match="killed"):
+            train.train_and_evaluate(config, tmp_path)
+    train.train_and_evaluate(config, tmp_path)
+    assert f"resumed from step {10 if every else 6}" in capsys.readouterr().out
+    assert list(map(lasting, rows(tmp_path))) == list(map(lasting, rows(finished)))
+    jax.tree.map(
+        np.testing.assert_array_equal, last_state(config, tmp_path), last_state(config, finished)
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_first_and_goes_on(faces, finished, tmp_path, monkeypatch, number, capsys):
+    config, update = make_config(faces), train.TrainProgress.update
+
+    def stops(self, epoch, done, *args):
+        if (epoch, done) == (2, 3):
+            os.kill(os.getpid(), number)
+        return update(self, epoch, done, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.TrainProgress, "update", stops)
+        ended = KeyboardInterrupt if number == signal.SIGINT else SystemExit
+        with pytest.raises(ended) as info:
+            train.train_and_evaluate(config, tmp_path)
+    if number == signal.SIGTERM:
+        assert info.value.code == 143
+    assert "saved at step 9" in capsys.readouterr().out
+    train.train_and_evaluate(config, tmp_path)
+    assert "resumed from step 9" in capsys.readouterr().out
+    assert list(map(lasting, rows(tmp_path))) == list(map(lasting, rows(finished)))
+    assert threading.active_count() < 50 and signal.getsignal(number) != train.Stop._ask
+
+
+def test_a_finished_run_says_so_and_steps_no_more(faces, finished, capsys):
+    before = rows(finished)
+    train.train_and_evaluate(make_config(faces), finished)
+    said = capsys.readouterr().out
+    assert "finished already: 3 epochs, 18 steps" in said and "python predict.py --model=" in said
+    assert rows(finished) == before
+
+
+def test_a_finished_run_goes_on_when_asked_for_more(faces, finished, tmp_path, capsys):
+    import shutil
+
+    workdir = tmp_path / "longer"
+    shutil.copytree(finished, workdir)
+    train.train_and_evaluate(make_config(faces, num_epochs=4), workdir)
+    assert "resumed from step 18" in capsys.readouterr().out
+    assert [row["step"] for row in rows(workdir)] == [6, 12, 18, 24]
+
+
+def test_stream_trains_to_the_same_numbers_as_resident(faces, finished, tmp_path):
+    train.train_and_evaluate(make_config(faces, data__feed="stream"), tmp_path)
+    for got, expected in zip(rows(tmp_path), rows(finished), strict=True):
+        # The compiled programs differ, so the last bits may.
+        assert got["train/loss"] == pytest.approx(expected["train/loss"], rel=1e-4)
+        assert got["val/accuracy"] == pytest.approx(expected["val/accuracy"], abs=0.03)
+
+
+def test_eval_reports_the_best_checkpoint_as_training_measured_it(faces, finished, capsys):
+    conclude.evaluate_workdir(make_config(faces), finished)
+    best = best_row(rows(finished))
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"best checkpoint (step {best['step']}," in said
+    assert f"accuracy {100 * best['val/accuracy']:.1f} %" in said
+
+
+def test_the_predictor_answers_as_the_evaluation_counts(faces, finished):
+    predictor = load_predictor(finished)
+    split = make_experiment(make_config(faces)).splits["validation"]
+    probs = predictor(split.read(np.arange(len(split))))
+    best = best_row(rows(finished))
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-6)
+    hits = (probs.argmax(1) == split.labels.argmax(1)).mean()
+    loss = -np.log(probs[np.arange(len(split)), split.labels.argmax(1)]).mean()
+    assert hits == pytest.approx(best["val/accuracy"])
+    assert loss == pytest.approx(best["val/loss"], rel=1e-4)
+
+
+def test_a_checkpoint_of_eight_devices_is_read_on_one(faces, finished):
+    """The run above was on eight; what is read is plain NumPy, here of one named step."""
+    step = max(int(path.name) for path in (finished / "checkpoints").iterdir() if path.is_dir())
+    predictor = load_predictor(finished / "checkpoints" / str(step))
+    leaves = jax.tree.leaves(predictor.variables)
+    assert {len(leaf.devices()) for leaf in leaves} == {1}
+    ema = last_state(make_config(faces), finished).ema
+    jax.tree.map(np.testing.assert_array_equal, predictor.variables, ema)
+
+
+def test_the_predictor_takes_any_size_and_number(finished):
+    predictor = load_predictor(finished)
+    rng = np.random.default_rng(1)
+    faces = rng.integers(0, 256, (5, 31, 17, 3), np.uint8)
+    together = predictor(faces)
+    alone = np.concatenate([predictor(face[None]) for face in faces])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert together.dtype == np.float32
+    assert predictor(faces[:0]).shape == (0, len(EMOTIONS))
+    with pytest.raises(EmotionError, match="float64"):
+        predictor(faces / 255)
+
+
+BAD = {
+    "another config": ({"seed": 1}, "seed: .*begun with 0, not 1"),
+    "more faces a batch than there are": ({"batch_size": 112}, "batch_size: 112 is more than the 96"),
+    "a batch that eight devices cannot share": ({"batch_size": 12}, "batch_size: 12.*8 devices"),
+    "pairs that cannot be": ({"batch_size": 24}, "batch_size: 24; mixup blends pairs"),
+    "no such optimizer": ({"optimizer__name": "adam"}, "optimizer.name: 'adam'"),
+    "no such schedule": ({"schedule__name": "line"}, "schedule.name: 'line'"),
+    "no such network": ({"model": {"name": "resnet"}}, "model.name: no network 'resnet'"),
+    "no such feed": ({"data__feed": "drip"}, "data.feed: 'drip'"),
+    "no such source": ({"data__source": "imagenet"}, "data.source: no source 'imagenet'"),
+    "no data": ({"data__dir": "/nowhere.npz"}, "no array file '/nowhere.npz'"),
+    "fewer epochs than it has": ({"num_epochs": 1}, "num_epochs: 1 end at step 6.*at step 18"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_told_in_one_sentence(faces, finished, tmp_path, name):
+    changes, message = BAD[name]
+    workdir = finished if name in ("another config", "fewer epochs than it has") else tmp_path
+    before = rows(finished)
+    with pytest.raises(EmotionError, match=message) as info:
+        train.train_and_evaluate(make_config(faces, **changes), workdir)
+    assert "\n" not in str(info.value)
+    assert rows(finished) == before
+
+
+def test_a_workdir_of_another_network_is_refused(faces, finished, tmp_path):
+    import shutil
+
+    workdir = tmp_path / "other"
+    shutil.copytree(finished, workdir)
+    (workdir / "config.json").unlink()
+    config = make_config(faces, model={"name": "simplenet", "width": 0.125}, image_size=28)
+    with pytest.raises(EmotionError, match="another"):
+        train.train_and_evaluate(config, workdir)
+    with pytest.raises(EmotionError, match="another"):
+        conclude.evaluate_workdir(config, workdir)
+
+
+def test_what_is_no_workdir_is_refused(faces, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EmotionError, match="cannot be written"):
+        train.train_and_evaluate(make_config(faces), tmp_path / "file" / "run")
+    with pytest.raises(EmotionError, match="no run in"):
+        conclude.evaluate_workdir(make_config(faces), tmp_path)
+    with pytest.raises(EmotionError, match="no workdir"):
+        load_predictor(tmp_path)
+    with pytest.raises(EmotionError, match="ships no weights yet.*quickstart"):
+        load_predictor()
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(EmotionError, match="no finished checkpoint"):
+        load_predictor(tmp_path)
