@@ -17,8 +17,8 @@ import sys
 import numpy as np
 
 import emotion_jax as ej
+from emotion_jax.data.drawing.people import Conditions
 from emotion_jax.data.drawn_faces import DrawnFaces
-from emotion_jax.data.face_people import Conditions
 from emotion_jax.errors import run
 
 CONDITIONS = {

@@ -1,4 +1,7 @@
-"""A narrow SimpleNetV2 on drawn faces, in about three minutes on two CPU cores."""
+"""A narrow SimpleNetV2 on drawn faces, in about three minutes on two CPU cores.
+
+python launch.py --config=configs/quickstart.py
+"""
 
 from emotion_jax.config import default_config
 

@@ -7,6 +7,9 @@ network and how to make its pixels.
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -40,27 +43,22 @@ class Checkpoints:
             value = metrics[monitor]
             return -value if monitor.endswith("loss") else value
 
-        self._manager = ocp.CheckpointManager(
-            Path(folder).absolute(),
-            item_names=ITEMS,
-            options=ocp.CheckpointManagerOptions(
-                create=not read_only,
-                read_only=read_only,
-                # best_step() is the latest, silently, without this function.
-                best_fn=score,
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [
-                        policies.LatestN(1),
-                        policies.BestN(
-                            get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False
-                        ),
-                    ]
+        best = policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
+        with _quiet():
+            self._manager = ocp.CheckpointManager(
+                Path(folder).absolute(),
+                item_names=ITEMS,
+                options=ocp.CheckpointManagerOptions(
+                    create=not read_only,
+                    read_only=read_only,
+                    # best_step() is the latest, silently, without this function.
+                    best_fn=score,
+                    preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), best]),
+                    cleanup_tmp_directories=not read_only,
+                    # On a CPU the arrays to write share memory with those the next step reuses.
+                    enable_async_checkpointing=False,
                 ),
-                cleanup_tmp_directories=not read_only,
-                # On a CPU the arrays to write share memory with those that the next step reuses.
-                enable_async_checkpointing=False,
-            ),
-        )
+            )
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -147,6 +145,18 @@ class Checkpoints:
             return self._manager.restore(step, args=args)["model"]
         except (ValueError, KeyError, OSError) as error:
             raise _mismatch(self._manager.directory, error) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax from warning that what is opened to be read is opened to be read."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _split(state: TrainState) -> tuple[Any, Any]:

@@ -121,8 +121,8 @@ def _draw_predictions(experiment: Experiment, variables: Any, workdir: Path) -> 
 
 def _draw_sample(workdir: Path, seed: int) -> Path:
     """A picture of people nobody trained on, to predict on."""
+    from emotion_jax.data.drawing.faces import draw_group
     from emotion_jax.data.drawn_faces import DrawnFaces
-    from emotion_jax.data.face_drawing import draw_group
     from emotion_jax.images import write_image
 
     people = list(DrawnFaces(seed=seed).people("validation"))[:4]

@@ -104,7 +104,7 @@ def vote_targets(votes: np.ndarray, rule: VoteRule) -> tuple[np.ndarray, np.ndar
         counts = np.where(counts <= 1, 0, counts)
     emotions = counts[:, : len(EMOTIONS)]
     total = emotions.sum(axis=1, keepdims=True)
-    targets = np.where(total > 0, emotions / np.maximum(total, 1), 1 / len(EMOTIONS))
+    targets = np.where(total > 0, emotions / np.where(total > 0, total, 1), 1 / len(EMOTIONS))
     if rule == "majority":
         keep = emotions.max(axis=1) > counts.sum(axis=1) / 2
     elif rule == "distribution":

@@ -38,7 +38,10 @@ def make_schedule(
     elif name == "cosine":
         schedule = optax.cosine_decay_schedule(learning_rate, steps, final_ratio)
     elif name == "multistep":
-        boundaries = {round(share * steps): factor for share in milestones}
+        boundaries: dict[int, float] = {}
+        for share in milestones:  # in a short run two may fall on one step: both count
+            step = round(share * steps)
+            boundaries[step] = boundaries.get(step, 1.0) * factor
         schedule = optax.piecewise_constant_schedule(learning_rate, boundaries)
     else:
         raise EmotionError(f"schedule.name: '{name}'; use constant, cosine or multistep")

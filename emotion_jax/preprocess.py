@@ -1,4 +1,4 @@
-"""From pixels to the network's input: `normalize`, the only such map, and augmentation, in pure JAX.
+"""From pixels to the network's input: `normalize`, the only such map, and augmentation.
 
 Images are channels last. Augmentation works on intensities in 0..255, before `normalize`, and
 draws from one key an example, so that a batch comes out the same however it is split over
@@ -224,7 +224,7 @@ def _random_erase(key: jax.Array, image: jax.Array, config: Augmentation) -> jax
     height, width, channels = image.shape
     do, area, aspect, place, colour = jax.random.split(key, 5)
     # 2 % is the paper's smallest area, 3:10 to 10:3 its aspect ratios.
-    share = jax.random.uniform(area, minval=0.02, maxval=config.erase_area)
+    share = jax.random.uniform(area, minval=min(0.02, config.erase_area), maxval=config.erase_area)
     ratio = jnp.exp(jnp.log(10 / 3) * jax.random.uniform(aspect, minval=-1.0))
     h = jnp.minimum(jnp.round(height * jnp.sqrt(share * ratio)), height)
     w = jnp.minimum(jnp.round(width * jnp.sqrt(share / ratio)), width)

@@ -17,7 +17,7 @@ from emotion_jax.experiment import Experiment, make_experiment
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.logs import MetricsLog, Row, TrainProgress
 from emotion_jax.steps import TrainState, eval_variables
-from emotion_jax.workdir import Stop, keep_config
+from emotion_jax.workdir import Stop, compare_config, write_config
 
 
 def train_and_evaluate(config: Any, workdir: str | Path) -> None:
@@ -31,8 +31,9 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> None:
       EmotionError: the config, the data or the workdir is wrong.
     """
     workdir = Path(workdir).expanduser()
-    keep_config(config, workdir)
+    compare_config(config, workdir)
     experiment = make_experiment(config)
+    write_config(config, workdir)
     first = jax.process_index() == 0
     with (
         Checkpoints(workdir / "checkpoints", monitor=config.best) as checkpoints,

@@ -10,6 +10,7 @@ from typing import Any
 
 from emotion_jax.errors import EmotionError
 
+CONFIG = "config.json"
 # What may change between a run and its continuation: where the same faces lie, how they travel,
 # what it runs on, and how long it goes on.
 CHANGEABLE = {
@@ -23,30 +24,39 @@ CHANGEABLE = {
 }
 
 
-def keep_config(config: Any, workdir: Path) -> None:
-    """Writes `config.json`, or checks that the one there is of the same run.
+def compare_config(config: Any, workdir: Path) -> None:
+    """Makes the folder, and checks that a `config.json` there is of the same run.
 
     Raises:
-      EmotionError: the run there was begun with another config, or the folder cannot be written.
+      EmotionError: the run there was begun with another config, or the folder cannot be made.
     """
-    path, mine = workdir / "config.json", json.loads(config.to_json())
+    path, now = workdir / CONFIG, _flat(json.loads(config.to_json()))
     try:
-        before = _flat(json.loads(path.read_text())) if path.is_file() else None
-        now = _flat(mine)
-        for key in sorted({*(before or now), *now} - CHANGEABLE):
-            if before is not None and before.get(key) != now.get(key):
-                raise EmotionError(
-                    f"{key}: '{workdir}' was begun with {before.get(key)}, not {now.get(key)}; "
-                    "use another --workdir, or the same value"
-                )
         workdir.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(mine, indent=2) + "\n")
+        before = _flat(json.loads(path.read_text())) if path.is_file() else now
     except OSError as error:
-        raise EmotionError(
-            f"--workdir: '{workdir}' cannot be written ({error.strerror or error}); name another"
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _unwritable(workdir, error) from error
+    except ValueError as error:
         raise EmotionError(f"'{path}' is not JSON ({error}); use another --workdir") from error
+    for key in sorted({*before, *now} - CHANGEABLE):
+        if before.get(key) != now.get(key):
+            raise EmotionError(
+                f"{key}: '{workdir}' was begun with {before.get(key)}, not {now.get(key)}; "
+                "use another --workdir, or the same value"
+            )
+
+
+def write_config(config: Any, workdir: Path) -> None:
+    """Writes `config.json`: once the run can begin, so that a refused config binds nobody."""
+    try:
+        (workdir / CONFIG).write_text(json.dumps(json.loads(config.to_json()), indent=2) + "\n")
+    except OSError as error:
+        raise _unwritable(workdir, error) from error
+
+
+def _unwritable(workdir: Path, error: OSError) -> EmotionError:
+    reason = error.strerror or error
+    return EmotionError(f"--workdir: '{workdir}' cannot be written ({reason}); name another")
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from emotion_jax.data import face_drawing
+from emotion_jax.data.drawing import faces
+from emotion_jax.data.drawing.actions import ALWAYS, sample_actions
+from emotion_jax.data.drawing.faces import draw_face, draw_group
+from emotion_jax.data.drawing.people import Conditions, sample_person, sample_shot
 from emotion_jax.data.drawn_faces import DrawnFaces
-from emotion_jax.data.face_actions import ALWAYS, sample_actions
-from emotion_jax.data.face_drawing import draw_face, draw_group
-from emotion_jax.data.face_people import Conditions, sample_person, sample_shot
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.preprocess import ImageSpec
@@ -97,7 +97,7 @@ def test_no_person_is_in_both_splits(source, monkeypatch):
         people.append(person)
         shots.append((person, emotion, shot))
 
-    monkeypatch.setattr(face_drawing, "draw_face", record)
+    monkeypatch.setattr(faces, "draw_face", record)
     for seed in (0, 1):
         for split in source.splits():
             people, shots = [], []

@@ -24,7 +24,10 @@ SPLIT = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 def write_faces(folder: Path, usages=MIXED, *, xz=False, seed=0):
     """Writes a false fer2013.csv; returns its pictures uint8 [N, 48, 48, 1]."""
     faces = np.random.default_rng(seed).integers(0, 256, (len(usages), 48, 48, 1), np.uint8)
-    rows = [(i % 7, " ".join(map(str, f.ravel())), u) for i, (f, u) in enumerate(zip(faces, usages))]
+    rows = [
+        (i % 7, " ".join(map(str, f.ravel())), u)
+        for i, (f, u) in enumerate(zip(faces, usages, strict=True))
+    ]
     _write(folder / "fer2013.csv", ("emotion", "pixels", "Usage"), rows, xz)
     return faces
 
@@ -34,7 +37,7 @@ def write_votes(folder: Path, usages=MIXED, *, xz=False, seed=1, header=HEADER):
     votes = np.random.default_rng(seed).integers(0, 11, (len(usages), 10), np.uint8)
     rows = [
         (u, f"fer{3 * i + 7:07}.png" if i % 3 else "", *v)
-        for i, (u, v) in enumerate(zip(usages, votes))
+        for i, (u, v) in enumerate(zip(usages, votes, strict=True))
     ]
     _write(folder / "fer2013new.csv", ("Usage", "Image name", *header), rows, xz)
     return votes
@@ -144,7 +147,11 @@ def votes_of(row):
         ("fer2013.csv", faces_of(PIXELS)[:9000], ["line 3", "2 columns", "3", "cut short"]),
         ("fer2013.csv", b"emotion,Usage\n0,Training\n", ["no column 'pixels'", "pixels, Usage"]),
         ("fer2013.csv", b"emotion,pixels,Usage\n", ["0 Training rows", "fer2013new.csv has 2"]),
-        ("fer2013.csv", faces_of(PIXELS, "PublicTest"), ["1 Training rows", "fer2013new.csv has 2"]),
+        (
+            "fer2013.csv",
+            faces_of(PIXELS, "PublicTest"),
+            ["1 Training rows", "fer2013new.csv has 2"],
+        ),
         (
             "fer2013.csv",
             faces_of(PIXELS) + f"0,{PIXELS},Training\n".encode(),

@@ -71,17 +71,6 @@ def test_parts_merge_to_the_whole():
     assert total.loss == pytest.approx(whole.loss, rel=1e-6)
 
 
-def test_parts_of_a_mapped_axis_add_up():
-    arrays = draw(np.random.default_rng(2), 48)
-    shards = [x.reshape(4, 12, *x.shape[1:]) for x in arrays]
-    mapped = jax.vmap(lambda *a: measure(*a, axis_name="data"), axis_name="data")(*shards)
-    for got, expected in zip(
-        jax.tree.leaves(mapped), jax.tree.leaves(measure(*arrays)), strict=True
-    ):
-        for shard in got:
-            np.testing.assert_allclose(shard, expected, rtol=1e-5)
-
-
 def test_whole_epochs_add_up_exactly():
     """In float32 a sum stops at 2**24 examples."""
     many = Metrics(jnp.float32(2**24), jnp.float32(2**24), jnp.full((2, 2), 2**22, jnp.float32))

@@ -1,4 +1,4 @@
-"""The networks: their tables to the digit, Keras' numbers with the same weights, honest gradients."""
+"""The networks: their tables to the digit, Keras' numbers from the same weights, true gradients."""
 
 import os
 from functools import partial
@@ -412,6 +412,8 @@ def test_make_model():
     made = make_model("simplenet", num_classes=7, width=0.25, dtype="bfloat16", dropout=[0.1, 0.2])
     assert made == SimpleNetV2(7, 0.25, (0.1, 0.2), jnp.dtype("bfloat16"))
     assert make_model("vgg16", dropout=0.3) == VGG16(dropout=0.3)
+    for dtype in ("bfloat16", jnp.bfloat16, jnp.dtype("bfloat16")):
+        assert make_model("simplenet", dtype=dtype) == SimpleNetV2(dtype=jnp.dtype("bfloat16"))
     for match, name, kwargs in [
         (r"model\.name.*'resnet'.*simplenet, vgg16", "resnet", {}),
         (r"model\.widht.*simplenet.*width", "simplenet", {"widht": 1.0}),
@@ -467,10 +469,20 @@ def test_global_max_pool(ties):
         assert grad[n, *winner, k] == cotangent[n, k]
 
 
+@pytest.mark.parametrize("place", range(4))
+def test_pools_do_not_hide_what_is_not_a_number(place):
+    """Nor what diverges in training."""
+    x = np.full((1, 4, 1), 1, np.float32)
+    x[0, place] = np.nan
+    x = x.reshape(1, 2, 2, 1)
+    assert np.isnan(layers.max_pool_2x2(x)).all()
+    assert np.isnan(layers.global_max_pool(x)).all()
+
+
 def test_the_gradient_under_jit_is_that_without(monkeypatch):
     """A pool whose gradient asks which inputs equal the maximum fails here on a CPU: see
-    `models/layers.py`. Two blocks about the second pool, with dropout, are enough."""
-    monkeypatch.setattr(simplenet, "BLOCKS", simplenet.BLOCKS[9:11])
+    `models/layers.py`. The block before the second pool, with dropout, is enough."""
+    monkeypatch.setattr(simplenet, "BLOCKS", simplenet.BLOCKS[9:10])
     rng = np.random.default_rng(7)
     model = SimpleNetV2(width=1 / 8, dropout=(0.3, 0.3))
     variables = draw(rng, model, 27, 27)
@@ -489,7 +501,7 @@ def test_the_gradient_under_jit_is_that_without(monkeypatch):
 
     params = jax.tree.map(jnp.asarray, variables["params"])
     plain, compiled = jax.grad(loss)(params), jax.jit(jax.grad(loss))(params)
-    for layer in ("conv01", "bn01", "conv02", "bn02", "head"):
+    for layer in ("conv01", "bn01", "head"):
         for name in plain[layer]:
             if (layer[:4], name) != ("conv", "bias"):  # BatchNorm takes it out again: all rounding
                 assert_close(compiled[layer][name], plain[layer][name])

@@ -29,10 +29,15 @@ def few(params):
 
 def run(tx, params, gradients):
     """Takes one step a gradient and returns the parameters after each."""
+
+    @jax.jit
+    def step(params, state, g):
+        updates, state = tx.update(g, state, params)
+        return optax.apply_updates(params, updates), state
+
     state, seen = tx.init(params), []
     for g in gradients:
-        updates, state = tx.update(g, state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = step(params, state, g)
         seen.append(params)
     return seen
 

@@ -69,9 +69,7 @@ def test_an_epochs_order_depends_on_seed_and_epoch_alone():
 
 
 def test_what_an_epoch_leaves_out_is_another_face_each_time():
-    left = [
-        frozenset(range(10)) - set(epoch_order(0, epoch, 10, 8).ravel()) for epoch in range(20)
-    ]
+    left = [frozenset(range(10)) - set(epoch_order(0, epoch, 10, 8).ravel()) for epoch in range(20)]
     assert len(set(left)) > 5
 
 

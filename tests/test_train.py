@@ -81,7 +81,9 @@ def lasting(row):
 
 def last_state(config, workdir):
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        return jax.tree.map(np.asarray, checkpoints.restore(make_experiment(config).init_state())[0])
+        return jax.tree.map(
+            np.asarray, checkpoints.restore(make_experiment(config).init_state())[0]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,11 @@ def finished(faces, tmp_path_factory):
 
 def test_a_run_learns_and_leaves_everything_behind(finished):
     got = rows(finished)
-    assert [row["step"] for row in got] == [6, 12, 18] and [row["epoch"] for row in got] == [1, 2, 3]
+    assert [row["step"] for row in got] == [6, 12, 18] and [row["epoch"] for row in got] == [
+        1,
+        2,
+        3,
+    ]
     assert got[-1]["train/loss"] < got[0]["train/loss"]
     pictures = ["results", "confusion_matrix", "labels", "train_batch", "val_predictions"]
     expected = {f"{name}.png" for name in pictures}
@@ -108,7 +114,9 @@ def test_a_run_learns_and_leaves_everything_behind(finished):
 
 
 @pytest.mark.parametrize("every", [4, 0])
-def test_a_killed_run_resumes_to_the_same_bits(faces, finished, tmp_path, monkeypatch, every, capsys):
+def test_a_killed_run_resumes_to_the_same_bits(
+    faces, finished, tmp_path, monkeypatch, every, capsys
+):
     """Killed in the middle of the second epoch, with and without a checkpoint in between."""
     config, calls = make_config(faces, checkpoint_every=every), []
     update = train.TrainProgress.update
@@ -132,7 +140,9 @@ def test_a_killed_run_resumes_to_the_same_bits(faces, finished, tmp_path, monkey
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_saves_first_and_goes_on(faces, finished, tmp_path, monkeypatch, number, capsys):
+def test_a_stopped_run_saves_first_and_goes_on(
+    faces, finished, tmp_path, monkeypatch, number, capsys
+):
     config, update = make_config(faces), train.TrainProgress.update
 
     def stops(self, epoch, done, *args):
@@ -225,7 +235,10 @@ def test_the_predictor_takes_any_size_and_number(finished):
 
 BAD = {
     "another config": ({"seed": 1}, "seed: .*begun with 0, not 1"),
-    "more faces a batch than there are": ({"batch_size": 112}, "batch_size: 112 is more than the 96"),
+    "more faces a batch than there are": (
+        {"batch_size": 112},
+        "batch_size: 112 is more than the 96",
+    ),
     "a batch that eight devices cannot share": ({"batch_size": 12}, "batch_size: 12.*8 devices"),
     "pairs that cannot be": ({"batch_size": 24}, "batch_size: 24; mixup blends pairs"),
     "no such optimizer": ({"optimizer__name": "adam"}, "optimizer.name: 'adam'"),
@@ -247,6 +260,8 @@ def test_bad_input_is_told_in_one_sentence(faces, finished, tmp_path, name):
         train.train_and_evaluate(make_config(faces, **changes), workdir)
     assert "\n" not in str(info.value)
     assert rows(finished) == before
+    # What was refused must not stand in the way of the command mended.
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_a_workdir_of_another_network_is_refused(faces, finished, tmp_path):

@@ -60,6 +60,7 @@ def open_data(config: Any) -> dict[str, Split]:
                 splits[name] = _split(pixels, rows, arrays.labels, arrays.votes, rules[name])
     else:
         source = make_source(config)
+        source.options()  # reads the files: what is missing is told before TensorFlow's import
         from emotion_jax.data.builds import RecordPixels, build
 
         built = build(source, config.data.cache_dir)

@@ -6,7 +6,6 @@ only and would serve one folder's faces for another's. The only file that import
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fcntl
 import hashlib
@@ -133,18 +132,18 @@ def _write(source: Source, folder: Path, options: str) -> None:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
     print(f"building {source.name} in {folder} (once)", flush=True)
     tfds.disable_progress_bar()
-    # TFDS wraps what a source raises; the wrap hides which file is wrong.
-    with _unwrapped(), _progress() as progress:
+    with _progress() as progress:
         builder = Faces(source=source, progress=progress, data_dir=str(folder))
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )
     (folder / "options.json").write_text(options)
     # Last, and whole: a build without it is unfinished.
+    targets: dict[str, Any] = {split: np.array(rows) for split, rows in builder.targets.items()}
     with (folder / "targets.tmp").open("wb") as file:
-        np.savez(file, **{split: np.array(rows) for split, rows in builder.targets.items()})
+        np.savez(file, **targets)
     os.replace(folder / "targets.tmp", folder / "targets.npz")
-    counts = (f"{len(rows)} {split}" for split, rows in builder.targets.items())
+    counts = (f"{len(rows)} {split}" for split, rows in targets.items())
     print(f"built: {', '.join(counts)}", flush=True)
 
 
@@ -157,19 +156,6 @@ def _progress() -> Progress:
         disable=not console.is_terminal,
         transient=True,
     )
-
-
-@contextlib.contextmanager
-def _unwrapped() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, EmotionError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None or cause is error:
-            raise
-        raise cause from None
 
 
 class RecordPixels:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from emotion_jax.data.face_people import Conditions
+from emotion_jax.data.drawing.people import Conditions
 from emotion_jax.data.sources import Example
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS
@@ -50,17 +50,19 @@ class DrawnFaces:
                 f"faces_per_person is {self.faces_per_person}; use a multiple of {len(EMOTIONS)}, "
                 "so that each person shows each expression equally often"
             )
-        for key in ("train_faces", "validation_faces"):
+        for key, option in (("train_faces", "train_faces"), ("validation_faces", "val_faces")):
             value = getattr(self, key)
             if value < 1 or value % self.faces_per_person:
                 raise EmotionError(
-                    f"{key} is {value}; use a multiple of faces_per_person, "
+                    f"{key} (data.{option}): {value}; use a multiple of faces_per_person, "
                     f"{self.faces_per_person}, so that every person is drawn in full"
                 )
         if self.size < 16:
-            raise EmotionError(f"size is {self.size}; use at least 16 pixels for a drawn face")
+            raise EmotionError(
+                f"size (image_size): {self.size}; use at least 16 pixels for a drawn face"
+            )
         if self.seed < 0:
-            raise EmotionError(f"seed is {self.seed}; use 0 or above")
+            raise EmotionError(f"seed (data.seed): {self.seed}; use 0 or above")
 
     def options(self) -> dict[str, Any]:
         """Everything that decides what is drawn, ready for JSON."""
@@ -97,7 +99,7 @@ class DrawnFaces:
         """
         people = self.people(split)
         # Drawing needs OpenCV; describing a source does not.
-        from emotion_jax.data.face_drawing import draw_face
+        from emotion_jax.data.drawing.faces import draw_face
 
         count = len(people) * self.faces_per_person
         for index in np.random.default_rng([4, people.start]).permutation(count).tolist():

@@ -36,8 +36,12 @@ def make_model(name: str, **kwargs: Any) -> nn.Module:
             f"model.{min(unknown)}: {name} has no such option; it has {', '.join(sorted(known))}"
         )
     if "dtype" in kwargs:
-        if str(kwargs["dtype"]) not in ("float32", "bfloat16", "float64"):
+        try:
+            dtype = jnp.dtype(kwargs["dtype"])
+        except TypeError:
+            dtype = jnp.dtype(bool)
+        if dtype.name not in ("float32", "bfloat16", "float64"):
             raise EmotionError(f"model.dtype: '{kwargs['dtype']}' is neither float32 nor bfloat16")
-        kwargs["dtype"] = jnp.dtype(kwargs["dtype"])
+        kwargs["dtype"] = dtype
     kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()}
     return MODELS[name](**kwargs)

@@ -28,7 +28,9 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     best, winner = windows[:, :, 0, :, 0], jnp.zeros((b, h // 2, w // 2, c), jnp.int8)
     for position, (i, j) in enumerate([(0, 1), (1, 0), (1, 1)], start=1):
         value = windows[:, :, i, :, j]
-        winner = jnp.where(value > best, jnp.int8(position), winner)
+        # A NaN wins, so that what has gone wrong is seen further up.
+        wins = (value > best) | jnp.isnan(value)
+        winner = jnp.where(wins, jnp.int8(position), winner)
         best = jnp.maximum(value, best)
     positions = jnp.arange(4, dtype=jnp.int8).reshape(2, 1, 2, 1)
     won = winner[:, :, None, :, None] == positions

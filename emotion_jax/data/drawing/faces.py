@@ -1,8 +1,8 @@
 """The renderer: people with the eight expressions, drawn by geometry alone.
 
 `draw_face` draws the crop a network sees, `draw_group` a photograph of several people. What a face
-does is given in action units (`face_actions`), who it is and how it is seen in `face_people`; here
-units become geometry. All lengths are in face coordinates (`face_pen`).
+does is given in action units (`actions`), who it is and how it is seen in `people`; here
+units become geometry. All lengths are in face coordinates (`pen`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from emotion_jax.data import face_hair
-from emotion_jax.data.face_features import draw_features, jaw_drop, shade_features
-from emotion_jax.data.face_pen import Pen, ellipse, smooth, stroke
-from emotion_jax.data.face_people import Conditions, Person, Shot, sample_person, sample_shot
+from emotion_jax.data.drawing import hair
+from emotion_jax.data.drawing.features import draw_features, jaw_drop, shade_features
+from emotion_jax.data.drawing.pen import Pen, ellipse, smooth, stroke
+from emotion_jax.data.drawing.people import Conditions, Person, Shot, sample_person, sample_shot
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS
 
@@ -164,7 +164,7 @@ def _draw_person(
     scale: float,
 ) -> None:
     pen = Pen(picture, centre=centre, scale=scale, yaw=shot.yaw, pitch=shot.pitch, roll=shot.roll)
-    face_hair.draw_back(pen, person)
+    hair.draw_back(pen, person)
     _draw_body(pen, person)
     # Turned away, one ear is seen on the side of the head; the other hides behind the face.
     near_side = np.sign(shot.yaw) * -1 if abs(shot.yaw) > 8 else 0
@@ -178,8 +178,8 @@ def _draw_person(
     _shade_head(pen, person, shot, outline)
     shade_features(pen, person, shot, outline)
     draw_features(pen, person, shot, outline)
-    face_hair.draw_front(pen, person)
-    if near_side and person.hair_style not in face_hair.COVERS_EARS:
+    hair.draw_front(pen, person)
+    if near_side and person.hair_style not in hair.COVERS_EARS:
         _draw_ear(pen, person, near_side, near=True)
     if person.glasses if conditions.glasses is None else conditions.glasses:
         _draw_glasses(pen, person, shot)

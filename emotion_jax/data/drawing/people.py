@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from emotion_jax.data.face_actions import NUM_UNITS, sample_actions
+from emotion_jax.data.drawing.actions import NUM_UNITS, sample_actions
 from emotion_jax.errors import EmotionError
 
 Colour = tuple[float, float, float]  # RGB, each 0..255
@@ -62,7 +62,7 @@ class Conditions:
 class Person:
     """An identity: everything that stays from picture to picture.
 
-    Lengths are in units of half the width of the head, as in `face_drawing`; numbers around 1 are
+    Lengths are in units of half the width of the head, as in `faces`; numbers around 1 are
     factors on the average face.
     """
 

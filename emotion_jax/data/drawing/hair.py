@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from emotion_jax.data.face_pen import Pen, ellipse, smooth, stroke
-from emotion_jax.data.face_people import Person
+from emotion_jax.data.drawing.pen import Pen, ellipse, smooth, stroke
+from emotion_jax.data.drawing.people import Person
 
 LONG = ("long", "long fringe")
 COVERS_EARS = (*LONG, "scarf", "curly")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from emotion_jax.data.face_pen import Pen, ellipse, smooth, stroke
-from emotion_jax.data.face_people import Person, Shot
+from emotion_jax.data.drawing.pen import Pen, ellipse, smooth, stroke
+from emotion_jax.data.drawing.people import Person, Shot
 
 _T = np.linspace(-1, 1, 13)  # along an eye or the lips
 _ARCH = 1 - _T**2

@@ -1,0 +1,1 @@
+"""The renderer of drawn faces: people and action units in, pictures out."""
