@@ -17,7 +17,9 @@ from emotion_jax.labels import EMOTIONS
 from emotion_jax.models import make_model
 from emotion_jax.preprocess import ImageSpec
 from emotion_jax.steps import predict_probs
+from emotion_jax.weights import SHIPPED, WEIGHTS, load_weights, read_meta, shipped_names
 
+DEFAULT = "simplenet-narrow-ferplus"
 # Faces in one call of the network; more are taken in turns, so that memory stays bounded.
 MAX_BATCH = 256
 
@@ -29,13 +31,14 @@ class Predictor:
       spec: how the network wants its faces cropped and coloured.
       model: the Flax module.
       variables: its parameters and statistics, on the device.
+      meta: what is known of the weights; see `make_meta`. Its "temperature", where it has one,
+        divides the logits.
     """
 
-    def __init__(
-        self, model: nn.Module, variables: Any, spec: ImageSpec, *, temperature: float = 1.0
-    ):
-        self.model, self.spec = model, spec
+    def __init__(self, model: nn.Module, variables: Any, spec: ImageSpec, *, meta: dict[str, Any]):
+        self.model, self.spec, self.meta = model, spec, meta
         self.variables = jax.device_put(variables)
+        temperature = meta.get("temperature", 1.0)
         self._probs = jax.jit(
             partial(predict_probs, model=model, spec=spec, temperature=temperature)
         )
@@ -104,31 +107,36 @@ def load_predictor(path: str | Path | None = None) -> Predictor:
     """Loads weights to predict with.
 
     Args:
-      path: a run's workdir (its best checkpoint is taken) or one checkpoint,
-        `<workdir>/checkpoints/<step>`.
+      path: the name of shipped weights; a folder of `config.json` and `model.safetensors`; a run's
+        workdir (its best checkpoint is taken); or one checkpoint, `<workdir>/checkpoints/<step>`.
+        None takes the shipped default.
 
     Raises:
-      EmotionError: there are no weights, or they are of another network.
+      EmotionError: there are no such weights, or they are damaged or of another network.
     """
-    if path is None:
-        raise EmotionError(
-            "this version ships no weights yet; make some in three minutes with "
-            "'python launch.py --config=configs/quickstart.py', then name them: "
-            "--model=runs/quickstart"
-        )
-    folder, step = _find_checkpoints(Path(path).expanduser())
+    name = str(DEFAULT if path is None else path)
+    folder = SHIPPED / name if name in shipped_names() else Path(name).expanduser()
+    if (folder / WEIGHTS).is_file():
+        meta = read_meta(folder)
+        model, spec, shapes = model_from_meta(meta)
+        variables = load_weights(folder, shapes, meta.get("sha256"))
+    else:
+        model, spec, variables, meta = _load_checkpoint(folder)
+    return Predictor(model, variables, spec, meta=meta)
+
+
+def _load_checkpoint(path: Path) -> tuple[nn.Module, ImageSpec, Any, dict[str, Any]]:
+    folder, step = _find_checkpoints(path)
     from emotion_jax.checkpoint import Checkpoints
 
-    monitor = _monitor(folder)
-    with Checkpoints(folder, monitor=monitor, read_only=True) as checkpoints:
+    with Checkpoints(folder, monitor=_monitor(folder), read_only=True) as checkpoints:
         if checkpoints.latest_step is None:
             raise EmotionError(
                 f"'{path}' holds no finished checkpoint; train longer, or name another"
             )
         meta = checkpoints.read_meta(step)
         model, spec, shapes = model_from_meta(meta)
-        variables = checkpoints.read_model(shapes, step)
-    return Predictor(model, variables, spec, temperature=meta.get("temperature", 1.0))
+        return model, spec, checkpoints.read_model(shapes, step), meta
 
 
 def _find_checkpoints(path: Path) -> tuple[Path, int | None]:
@@ -140,8 +148,9 @@ def _find_checkpoints(path: Path) -> tuple[Path, int | None]:
     if path.name == "checkpoints" and path.is_dir():
         return path, None
     raise EmotionError(
-        f"'{path}' is no workdir with checkpoints; train one (python launch.py "
-        "--config=configs/quickstart.py) or name one that was trained, such as runs/quickstart"
+        f"'{path}' is no workdir with checkpoints, no folder with {WEIGHTS}, and not among the "
+        f"shipped weights ({', '.join(shipped_names())}); to train some: "
+        "python launch.py --config=configs/quickstart.py"
     )
 
 

@@ -95,7 +95,7 @@ def test_an_array_file_trains_without_tensorflow(trained):
     assert losses("arrays") == losses("run")
 
 
-def test_predict_without_weights_says_how_to_make_some():
-    done = run("predict.py", "--image=README.md")
+def test_predict_names_the_weights_it_does_not_have():
+    done = run("predict.py", "--image=README.md", "--model=nothing")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "python launch.py --config=configs/quickstart.py" in done.stderr
+    assert "'nothing' is no workdir" in done.stderr and "simplenet-narrow-ferplus" in done.stderr

@@ -17,9 +17,9 @@ FLOORS = (
     {"models", "preprocess", "losses", "metrics", "optim"},
     {"steps"},
     {"checkpoint", "sharding", "config", "workdir", "images", "faces", "rows", "draw", "logs"}
-    | {"report", "data"},
+    | {"report", "data", "weights"},
     {"inference", "analyze"},
-    {"experiment"},
+    {"experiment", "export"},
     {"train", "conclude"},
 )
 # Everything up to the step is for other people's programs, and brings no more than these.

@@ -285,8 +285,6 @@ def test_what_is_no_workdir_is_refused(faces, tmp_path):
         conclude.evaluate_workdir(make_config(faces), tmp_path)
     with pytest.raises(EmotionError, match="no workdir"):
         load_predictor(tmp_path)
-    with pytest.raises(EmotionError, match="ships no weights yet.*quickstart"):
-        load_predictor()
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(EmotionError, match="no finished checkpoint"):
         load_predictor(tmp_path)

@@ -1,0 +1,124 @@
+"""Weights to share: a folder of `model.safetensors` and `config.json`, small, hashed, without code.
+
+Kernels are stored in float16, biases and BatchNorm in float32: a variance of 1e5 overflows
+float16. The only file that knows safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from emotion_jax.errors import EmotionError
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+# The weights that come with the package, each a folder of that name.
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def shipped_names() -> list[str]:
+    """The names that `load_predictor` knows without a path."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{WEIGHTS}"))
+
+
+def save_weights(folder: str | Path, variables: Any, meta: dict[str, Any]) -> None:
+    """Writes `variables` and `meta` to a folder, made if need be.
+
+    Args:
+      folder: receives `model.safetensors` and `config.json`.
+      variables: {"params", "batch_stats"}, nested by layer.
+      meta: what a predictor must know; see `inference.make_meta`. The weights' SHA-256 is added.
+    """
+    from safetensors.numpy import save
+
+    # Contiguous: a transposed array would be written wrong, in silence.
+    data = save({name: np.ascontiguousarray(_small(name, x)) for name, x in _flat(variables)})
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # The weights first: a config without them, or with others, is refused by its hash.
+        _replace(folder / WEIGHTS, data)
+        text = json.dumps({**meta, "sha256": hashlib.sha256(data).hexdigest()}, indent=2)
+        _replace(folder / CONFIG, (text + "\n").encode())
+    except OSError as error:
+        reason = error.strerror or error
+        raise EmotionError(f"'{folder}' cannot be written ({reason}); name another") from error
+
+
+def read_meta(folder: str | Path) -> dict[str, Any]:
+    """The `config.json` of a folder of weights.
+
+    Raises:
+      EmotionError: it is not there, or not JSON.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        meta = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise EmotionError(f"'{path}' cannot be read ({error}); fetch the folder anew") from error
+    if not isinstance(meta, dict):
+        raise EmotionError(f"'{path}' is no JSON object; fetch the folder anew")
+    return meta
+
+
+def load_weights(folder: str | Path, shapes: Any, sha256: str | None) -> Any:
+    """Reads the weights of a folder, float32, as the tree that `shapes` is.
+
+    Args:
+      folder: as written by `save_weights`.
+      shapes: of the network's variables, as from `jax.eval_shape`.
+      sha256: of the file; None leaves it unchecked.
+
+    Raises:
+      EmotionError: the file is missing, damaged, or of another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    path = Path(folder) / WEIGHTS
+    try:
+        data = path.read_bytes()
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise EmotionError(f"'{path}' is not the file its {CONFIG} names; fetch both anew")
+        arrays = load(data)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        if isinstance(error, EmotionError):
+            raise
+        raise EmotionError(f"'{path}' cannot be read ({error}); fetch it anew") from error
+    expected = dict(_flat(shapes))
+    if wrong := expected.keys() ^ arrays.keys():
+        raise EmotionError(f"'{path}' is of another network: it differs in {min(wrong)}")
+    for name, x in expected.items():
+        if arrays[name].shape != x.shape:
+            raise EmotionError(
+                f"'{path}' is of another network: {name} is {arrays[name].shape}, not {x.shape}"
+            )
+    return jax.tree_util.tree_map_with_path(
+        lambda place, x: arrays[_name(place)].astype(x.dtype), shapes
+    )
+
+
+def _flat(tree: Any) -> list[tuple[str, Any]]:
+    """The arrays of a tree, each named by its place: "params/conv01/kernel"."""
+    return [(_name(place), x) for place, x in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _name(place: Any) -> str:
+    return "/".join(entry.key for entry in place)
+
+
+def _small(name: str, x: Any) -> np.ndarray:
+    return np.asarray(x, np.float16 if name.endswith("/kernel") else np.float32)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all."""
+    new = path.with_suffix(path.suffix + ".tmp")
+    new.write_bytes(data)
+    os.replace(new, path)
