@@ -2,9 +2,9 @@
 
 python launch.py --config=configs/ferplus_narrow.py --config.data.dir=FOLDER
 
-FOLDER holds `fer2013.csv` and `fer2013new.csv`, plain or as `.xz`. Ten epochs took 51 minutes on two
-busy cores of an AMD EPYC; it was right on 81.2 % of the 3,199 PublicTest faces with a majority (67.9
-after two epochs, 75.9 after four). Its weights ship as `simplenet-narrow-ferplus`.
+FOLDER holds `fer2013.csv` and `fer2013new.csv`, plain or as `.xz`. Ten epochs took 51 minutes on
+two busy cores of an AMD EPYC; it was right on 81.2 % of the 3,199 PublicTest faces with a majority
+(67.9 after two epochs, 75.9 after four). Its weights ship as `simplenet-narrow-ferplus`.
 """
 
 from emotion_jax.config import default_config

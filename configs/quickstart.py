@@ -13,7 +13,7 @@ def get_config():
     config.model.width = 1 / 8
     # A narrow network underfits rather than overfits: hardly any dropout.
     config.model.dropout = (0.0, 0.1)
-    config.num_epochs = 10
+    config.num_epochs = 8
     config.batch_size = 64
     config.optimizer.learning_rate = 4e-3
     config.optimizer.weight_decay = 0.01
