@@ -13,9 +13,10 @@ from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS
 
 if TYPE_CHECKING:
+    from emotion_jax.augmentation import Augmentation, augment
     from emotion_jax.inference import Predictor, load_predictor
     from emotion_jax.models import VGG16, SimpleNetV2, make_model
-    from emotion_jax.preprocess import Augmentation, ImageSpec, augment, normalize
+    from emotion_jax.preprocess import ImageSpec, normalize
     from emotion_jax.steps import TrainState, eval_step, init_state, predict_probs, train_step
 
 __version__ = "0.1.0"
@@ -23,7 +24,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "inference": ("Predictor", "load_predictor"),
     "models": ("SimpleNetV2", "VGG16", "make_model"),
-    "preprocess": ("Augmentation", "ImageSpec", "augment", "normalize"),
+    "augmentation": ("Augmentation", "augment"),
+    "preprocess": ("ImageSpec", "normalize"),
     "steps": ("TrainState", "eval_step", "init_state", "predict_probs", "train_step"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

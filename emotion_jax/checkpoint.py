@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -40,9 +41,14 @@ class Checkpoints:
         """
 
         def score(metrics: Any) -> float:
-            value = metrics[monitor]
+            value = metrics.get(monitor, math.nan)
+            # What is not a number is never the best.
+            if not math.isfinite(value):
+                return -math.inf
             return -value if monitor.endswith("loss") else value
 
+        if Path(folder).exists() and not Path(folder).is_dir():
+            raise EmotionError(f"'{folder}' must be a folder; use another --workdir")
         best = policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
         with _quiet():
             self._manager = ocp.CheckpointManager(
@@ -94,9 +100,6 @@ class Checkpoints:
         )
         step = int(state.step)
         try:
-            if step in self._manager.all_steps():
-                # A stop at an epoch's very end wrote it without metrics.
-                self._manager.delete(step)
             self._manager.save(step, args=args, metrics=metrics, force=True)
         except OSError as error:
             raise EmotionError(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import shutil
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +49,9 @@ def evaluate_workdir(config: Any, workdir: str | Path) -> None:
 
 def conclude(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) -> None:
     """Prints the best checkpoint's scores and the next command; draws its mistakes and answers."""
-    console, names = Console(), list(EMOTIONS)
+    # Every process evaluates its share; the first one tells.
+    first, names = jax.process_index() == 0, list(EMOTIONS)
+    console = Console(quiet=not first)
     step = checkpoints.best_step
     variables = _best_model(experiment, checkpoints, workdir)
     for name in ("validation", "test"):
@@ -55,15 +61,18 @@ def conclude(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) ->
         measured = experiment.compile_evaluation(feed)(variables)
         console.print(f"\n{name}, best checkpoint (step {step}, by {experiment.config.best}):")
         console.print(report.summary_table(metrics.summarize(measured), names))
-        if name == "validation":
+        if name == "validation" and first:
             report.plot_confusion(measured.confusion, workdir / "confusion_matrix.png", names)
+    if not first:
+        return
     _draw_predictions(experiment, variables, workdir)
     picture: str | Path = "YOUR_PHOTO.jpg"
     if experiment.config.data.source == "drawn_faces":
         picture = _draw_sample(workdir, experiment.config.data.seed)
     # Printed bare: a narrow terminal must not break the line that is there to be copied.
     print(f"\ncurves, pictures and tables: {workdir}\nnext:")
-    print(f"  python predict.py --model={workdir} --image={picture} --output=predictions")
+    flags = [f"--model={workdir}", f"--image={picture}", "--output=predictions"]
+    print(f"  {shlex.join([_python(), 'predict.py', *flags])}")
 
 
 def draw_inputs(experiment: Experiment, workdir: Path) -> None:
@@ -90,6 +99,14 @@ def draw_inputs(experiment: Experiment, workdir: Path) -> None:
     report.contact_sheet(images.round().astype(np.uint8), captions, workdir / "train_batch.png")
 
 
+def _python() -> str:
+    """How this very interpreter is called from the current folder."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    near = os.path.relpath(sys.executable)
+    return sys.executable if near.startswith("..") else near
+
+
 def _best_model(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) -> Any:
     meta = checkpoints.read_meta(checkpoints.best_step)
     mine = json.loads(json.dumps(experiment.meta))
@@ -109,7 +126,7 @@ def _draw_predictions(experiment: Experiment, variables: Any, workdir: Path) -> 
     numbers = np.linspace(0, len(split) - 1, min(SHOWN, len(split))).astype(int)
     images = split.read(numbers)
     probs = jax.jit(partial(predict_probs, model=experiment.model, spec=experiment.spec))
-    predicted = np.asarray(probs(variables, images)).argmax(1)
+    predicted = np.asarray(probs(jax.device_get(variables), images)).argmax(1)
     true = split.labels[numbers].argmax(1)
     captions = [
         EMOTIONS[t] if t == p else f"{EMOTIONS[t]}\nread as {EMOTIONS[p]}"

@@ -60,7 +60,16 @@ def default_config() -> ConfigDict:
                 "val_faces": 1600,
                 "seed": 0,
             },
-            "model": {"name": "simplenet", "width": 1.0, "dropout": (0.2, 0.3), "dtype": "float32"},
+            "model": {
+                # simplenet or vgg16.
+                "name": "simplenet",
+                # Multiplies every layer's width.
+                "width": 1.0,
+                # Two rates; () leaves the network's own, those of its paper.
+                "dropout": (),
+                # Of the computation: bfloat16 where a GPU has it.
+                "dtype": "float32",
+            },
             "optimizer": {
                 # adamw, sgd (Nesterov) or adadelta.
                 "name": "adamw",
@@ -86,7 +95,7 @@ def default_config() -> ConfigDict:
                 # Classes weigh count ** -power: 0 leaves them, 1 balances them.
                 "class_weight_power": 0.0,
             },
-            # The fields of preprocess.Augmentation; the defaults are "off".
+            # The fields of augmentation.Augmentation; the defaults are "off".
             "augment": {
                 "flip": 0.0,
                 "crop_area": 1.0,
@@ -122,13 +131,18 @@ def check_config(config: Any) -> None:
             raise EmotionError(f"{key}: {config[key]}; must be at least 1")
     if config.channels not in (1, 3) or (config.channels == 1 and not config.grey):
         raise EmotionError(f"channels: {config.channels}; use 3, or 1 with grey=True")
+    for key, (low, high) in _RANGES.items():
+        if not low <= values[key] <= high:
+            raise EmotionError(f"{key}: {values[key]}; must be from {low} to {high}")
     for key, choices in _CHOICES.items():
         if values[key] not in choices:
             raise EmotionError(f"{key}: '{values[key]}'; use one of {', '.join(choices)}")
     for key, default in known.items():
         numbers = values.get(key, ())
         if isinstance(default, tuple) and not all(isinstance(x, int | float) for x in numbers):
-            raise EmotionError(f"{key}: {numbers}; must be numbers, such as {default}")
+            raise EmotionError(
+                f"{key}: {numbers}; must be numbers, such as {default or (0.2, 0.3)}"
+            )
     if not 0 <= config.ema_decay < 1:
         raise EmotionError(f"ema_decay: {config.ema_decay}; must be at least 0 and below 1")
     if config.optimizer.learning_rate <= 0:
@@ -142,6 +156,31 @@ def check_config(config: Any) -> None:
             f"batch_size: {config.batch_size}; mixup blends pairs, use an even number"
         )
 
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "num_devices": (0, 1e9),
+    "checkpoint_every": (0, 1e9),
+    "augment.flip": (0, 1),
+    "augment.crop_aspect": (1, 100),
+    "augment.translate": (0, 1),
+    "augment.rotate": (0, 180),
+    "augment.brightness": (0, 1),
+    "augment.contrast": (0, 1),
+    "augment.grey": (0, 1),
+    "augment.erase": (0, 1),
+    "augment.erase_area": (0, 1),
+    "augment.mixup": (0, 100),
+    "loss.label_smoothing": (0, 0.99),
+    "loss.class_weight_power": (0, 10),
+    "optimizer.weight_decay": (0, 1e9),
+    "optimizer.momentum": (0, 0.99999),
+    "optimizer.b2": (0, 0.9999999),
+    "optimizer.rho": (0, 0.99999),
+    "optimizer.clip_norm": (0, 1e9),
+    "schedule.warmup_epochs": (0, 1e9),
+    "schedule.factor": (0, 1e9),
+    "schedule.final_ratio": (0, 1e9),
+}
 
 _CHOICES = {
     "best": ("val/accuracy", "val/macro_f1", "val/loss"),

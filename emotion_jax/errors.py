@@ -11,7 +11,7 @@ class EmotionError(ValueError):
 
 
 def run(main: Callable[[], int | None], *, debug: bool = False) -> int:
-    """Calls `main` and turns an `EmotionError` into one line on standard error.
+    """Calls `main` and turns bad input and failing disks into one line on standard error.
 
     Args:
       main: the program; what it returns is the exit status (None means 0).
@@ -26,6 +26,14 @@ def run(main: Callable[[], int | None], *, debug: bool = False) -> int:
         if debug:
             raise
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        # What no one below could say better: a full disk, a folder that may not be written.
+        if debug:
+            raise
+        where = f" '{error.filename}'" if error.filename else ""
+        what = f"{error.strerror or error}{where}"
+        print(f"error: {what}; what was written before is kept", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if debug:

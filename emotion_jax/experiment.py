@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,16 +14,16 @@ import optax
 from jax.sharding import Mesh
 
 from emotion_jax import metrics, sharding, steps
+from emotion_jax.augmentation import Augmentation, augment
 from emotion_jax.config import check_config
 from emotion_jax.data import open_data
 from emotion_jax.data.pipeline import Resident, Split, Stream, evaluation_order
 from emotion_jax.errors import EmotionError
-from emotion_jax.inference import make_meta
+from emotion_jax.inference import make_meta, model_from_meta
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.losses import LossFn, cross_entropy, inverse_frequency_weights
-from emotion_jax.models import make_model
 from emotion_jax.optim import make_optimizer, make_schedule
-from emotion_jax.preprocess import Augmentation, ImageSpec, augment
+from emotion_jax.preprocess import ImageSpec
 
 Feed = Stream | Resident
 
@@ -52,6 +53,12 @@ class Experiment:
     @property
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.num_epochs
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the faces trained on: their number, places and labels."""
+        train = self.splits["train"]
+        return hashlib.sha256(train.rows.tobytes() + train.labels.tobytes()).hexdigest()[:16]
 
     def init_state(self) -> steps.TrainState:
         """Draws the first state, on every device."""
@@ -99,12 +106,10 @@ class Experiment:
         order = evaluation_order(len(feed.split), self.config.eval_batch_size)
 
         def evaluate(variables: Any) -> metrics.Metrics:
-            # All steps are sent off before the first is waited for.
-            parts = [compiled(variables, args) for args in feed(order)]
-            total = metrics.empty(len(EMOTIONS))
-            for part in parts:
-                total = metrics.merge(total, metrics.to_host(part))
-            return total
+            sums = metrics.Running(metrics.empty(len(EMOTIONS)))
+            for args in feed(order):
+                sums.add(compiled(variables, args))
+            return sums.all()
 
         return evaluate
 
@@ -121,7 +126,9 @@ def make_experiment(config: Any) -> Experiment:
     check_config(config)
     # First what is wrong at once: opening the data may take a minute.
     options = {k: v for k, v in config.model.to_dict().items() if k != "name"}
-    model = make_model(config.model.name, num_classes=len(EMOTIONS), **options)
+    spec = ImageSpec(size=config.image_size, grey=config.grey, channels=config.channels)
+    meta = make_meta(config.model.name, options, spec)
+    model, *_ = model_from_meta(meta)
     make_tx = partial(make_optimizer, **_without(config.optimizer, "learning_rate"))
     make_tx(learning_rate=1.0)
     mesh = _make_mesh(config)
@@ -142,7 +149,6 @@ def make_experiment(config: Any) -> Experiment:
     counts = splits["train"].counts()
     augmentation = Augmentation(**config.augment.to_dict())
     plain = Augmentation(erase_area=augmentation.erase_area)
-    spec = ImageSpec(size=config.image_size, grey=config.grey, channels=config.channels)
     return Experiment(
         config=config,
         mesh=mesh,
@@ -158,7 +164,7 @@ def make_experiment(config: Any) -> Experiment:
             class_weights=inverse_frequency_weights(counts, power) if power else None,
         ),
         augment_fn=None if augmentation == plain else partial(augment, config=augmentation),
-        meta=make_meta(config.model.name, options, spec),
+        meta=meta,
     )
 
 

@@ -36,7 +36,8 @@ def main() -> None:
         raise EmotionError("usage: python -m emotion_jax.export --model=WORKDIR --output=FOLDER")
     predictor = load_predictor(FLAGS.model)
     # What belongs to the unfinished run, not to its weights.
-    meta = {k: v for k, v in predictor.meta.items() if k not in ("epoch", "running", "sha256")}
+    own = ("data", "epoch", "running", "sha256")
+    meta = {k: v for k, v in predictor.meta.items() if k not in own}
     save_weights(FLAGS.output, predictor.variables, meta)
     print(f"wrote {FLAGS.output}")
 

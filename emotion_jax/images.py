@@ -173,7 +173,10 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
     if kind is None or kind not in Image.SAVE:
         raise EmotionError(f"'{name}' has no suffix of a picture; use .jpg or .png")
     options = {"quality": 92} if kind in ("JPEG", "WEBP", "AVIF") else {}  # no visible loss
-    Image.fromarray(image).save(data, kind, **options)
+    try:
+        Image.fromarray(image).save(data, kind, **options)
+    except (OSError, ValueError) as error:  # WebP, for one, ends at 16383 pixels
+        raise EmotionError(f"'{name}' cannot be written as {kind} ({error}); use .png") from error
     try:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(data.getvalue())

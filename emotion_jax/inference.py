@@ -39,6 +39,8 @@ class Predictor:
         self.model, self.spec, self.meta = model, spec, meta
         self.variables = jax.device_put(variables)
         temperature = meta.get("temperature", 1.0)
+        if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
+            raise EmotionError(f"temperature: {temperature!r} in the weights' meta; use > 0")
         self._probs = jax.jit(
             partial(predict_probs, model=model, spec=spec, temperature=temperature)
         )
@@ -98,7 +100,11 @@ def model_from_meta(meta: dict[str, Any]) -> tuple[nn.Module, ImageSpec, Any]:
     except (KeyError, TypeError, AttributeError) as error:
         raise EmotionError(f"the checkpoint's meta is not ours ({error})") from error
     image = jnp.zeros((1, spec.size, spec.size, spec.channels))
-    shapes = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), image)
+    try:
+        shapes = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), image)
+    except (ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise EmotionError(f"model.{meta['model']['name']} cannot be built: {reason}") from error
     # A network without BatchNorm has no statistics; the checkpoint holds the empty entry.
     return model, spec, {"batch_stats": {}, **shapes}
 

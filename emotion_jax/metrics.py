@@ -66,6 +66,35 @@ def to_host(metrics: Metrics) -> Metrics:
     return jax.tree.map(lambda x: np.asarray(x, np.float64), metrics)
 
 
+class Running:
+    """Sums that grow step by step, the newest held back: the device never waits for the host."""
+
+    def __init__(self, total: Metrics):
+        self._total = total
+        self._newest: Metrics | None = None
+
+    def add(self, new: Metrics) -> None:
+        """Takes a step's sums; waits for those of the step before."""
+        self.all()
+        self._newest = new
+
+    def all(self) -> Metrics:
+        """The sums with the newest step's, for which this waits."""
+        if self._newest is not None:
+            self._total, self._newest = merge(self._total, to_host(self._newest)), None
+        return self._total
+
+    @property
+    def loss(self) -> float:
+        """The mean loss, but for the newest step."""
+        return float(self._total.loss / max(self._total.weight, 1e-9))
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers, but for the newest step."""
+        return float(np.trace(self._total.confusion) / max(self._total.weight, 1e-9))
+
+
 def summarize(metrics: Metrics) -> dict[str, Any]:
     """Reads the sums.
 

@@ -90,7 +90,8 @@ def train_step(
       batch: image uint8 `[B, H, W, C]`, label float32 `[B, K]` (distributions), weight float32
         `[B]`; under a mapped axis this device's share of it.
       key: the run's key, the same at every step: `state.step` is folded in.
-      model: a network called as `model.apply(variables, x, train=True)`.
+      model: a network called as `model.apply(variables, x, train=True)`; under a mapped axis it
+        must have an attribute `axis_name` for its BatchNorm.
       tx: the optimizer that made `state.opt_state`.
       spec: of the pixels.
       loss_fn: (logits `[B, K]`, labels `[B, K]`) to losses `[B]`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from emotion_jax.experiment import Experiment, make_experiment
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.logs import MetricsLog, Row, TrainProgress
 from emotion_jax.steps import TrainState, eval_variables
-from emotion_jax.workdir import Stop, compare_config, write_config
+from emotion_jax.workdir import Stop, compare_config, say, write_config
 
 
 def train_and_evaluate(config: Any, workdir: str | Path) -> None:
@@ -33,21 +34,24 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> None:
     workdir = Path(workdir).expanduser()
     compare_config(config, workdir)
     experiment = make_experiment(config)
-    write_config(config, workdir)
     first = jax.process_index() == 0
+    if first:
+        write_config(config, workdir)
     with (
         Checkpoints(workdir / "checkpoints", monitor=config.best) as checkpoints,
         MetricsLog(workdir, enabled=first) as log,
     ):
         if checkpoints.latest_step == experiment.total_steps:
-            print(f"finished already: {config.num_epochs} epochs, {experiment.total_steps} steps")
+            say(f"finished already: {config.num_epochs} epochs, {experiment.total_steps} steps")
         else:
             if first:
                 conclude.draw_inputs(experiment, workdir)
-            _train(experiment, checkpoints, log, workdir)
-        if first:
-            report.write_results(log.rows(), workdir, monitor=config.best)
-            conclude.conclude(experiment, checkpoints, workdir)
+            try:
+                _train(experiment, checkpoints, log, workdir)
+            finally:  # a stopped run has its curves, too
+                if first and log.rows():
+                    report.write_results(log.rows(), workdir, monitor=config.best)
+        conclude.conclude(experiment, checkpoints, workdir)
 
 
 def _train(
@@ -77,7 +81,7 @@ def _train(
         for epoch in range(start // per_epoch, config.num_epochs):
             begun, skip = time.monotonic(), int(state.step) % per_epoch
             order = epoch_order(config.seed, epoch, len(feed.split), config.batch_size)
-            sums = _Sums(running)
+            sums = metrics.Running(running)
             for done, args in enumerate(feed(order, skip), start=skip + 1):
                 state, now = step_fn(state, args, key)
                 sums.add(now)
@@ -90,12 +94,18 @@ def _train(
             row = _row(
                 experiment, int(state.step), epoch + 1, sums.all(), evaluate(eval_variables(state))
             )
+            if not math.isfinite(row["train/loss"]):
+                raise EmotionError(
+                    f"the loss of epoch {epoch + 1} is {row['train/loss']}; lower "
+                    "optimizer.learning_rate or set optimizer.clip_norm, and use another --workdir "
+                    "(the checkpoint before is kept)"
+                )
             row["images_per_s"] = (per_epoch - skip) * config.batch_size / seconds
             running = metrics.empty(len(EMOTIONS))
             # The row first: one without its checkpoint is cut back and written anew.
             log.write(row)
-            score = {config.best: row[config.best]}
-            checkpoints.save(state, _meta(experiment, epoch + 1, running), score)
+            scores = {key: row[key] for key in ("val/accuracy", "val/macro_f1", "val/loss")}
+            checkpoints.save(state, _meta(experiment, epoch + 1, running), scores)
             progress.end_epoch(row)
             stop.leave_if_asked(int(state.step))
 
@@ -114,40 +124,19 @@ def _start(
             f"'{workdir}' is at step {step}; ask for more, or use another --workdir"
         )
     state, meta = checkpoints.restore(state)
-    print(f"resumed from step {step}")
+    if meta.get("data") != experiment.fingerprint:
+        raise EmotionError(
+            f"data.dir: '{workdir}' was trained on other faces than '{experiment.config.data.dir}' "
+            "holds; use another --workdir, or the same data"
+        )
+    say(f"resumed from step {step}")
     return state, metrics.Metrics(*(np.array(x) for x in meta["running"]))
-
-
-class _Sums:
-    """An epoch's metrics so far, but for the newest step's: the device never waits for the host."""
-
-    def __init__(self, total: metrics.Metrics):
-        self._total = total
-        self._newest: metrics.Metrics | None = None
-
-    def add(self, new: metrics.Metrics) -> None:
-        self.all()
-        self._newest = new
-
-    def all(self) -> metrics.Metrics:
-        """The sums with the newest step's, for which this waits."""
-        if self._newest is not None:
-            self._total = metrics.merge(self._total, metrics.to_host(self._newest))
-            self._newest = None
-        return self._total
-
-    @property
-    def loss(self) -> float:
-        return float(self._total.loss / max(self._total.weight, 1e-9))
-
-    @property
-    def accuracy(self) -> float:
-        return float(np.trace(self._total.confusion) / max(self._total.weight, 1e-9))
 
 
 def _meta(experiment: Experiment, epoch: int, running: metrics.Metrics) -> dict[str, Any]:
     sums = [np.asarray(x).tolist() for x in (running.loss, running.weight, running.confusion)]
-    return {**experiment.meta, "epoch": epoch, "running": sums}
+    data = experiment.fingerprint
+    return {**experiment.meta, "data": data, "epoch": epoch, "running": sums}
 
 
 def _row(

@@ -8,6 +8,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from emotion_jax.errors import EmotionError
 
 CONFIG = "config.json"
@@ -59,6 +61,12 @@ def _unwritable(workdir: Path, error: OSError) -> EmotionError:
     return EmotionError(f"--workdir: '{workdir}' cannot be written ({reason}); name another")
 
 
+def say(message: str) -> None:
+    """Prints, where several processes train one network, from the first alone."""
+    if jax.process_index() == 0:
+        print(message, flush=True)
+
+
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {prefix.removesuffix("."): tree}
@@ -90,7 +98,7 @@ class Stop(contextlib.AbstractContextManager["Stop"]):
         """Ends the program as the signal would have."""
         if self.asked is None:
             return
-        print(f"stopped, saved at step {step}; the same command goes on from there")
+        say(f"stopped, saved at step {step}; the same command goes on from there")
         if self.asked == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + self.asked)

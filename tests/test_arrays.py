@@ -266,7 +266,7 @@ def test_the_command(tmp_path):
         ),
         (
             ["--config=configs/quickstart.py", "--config.data.source=arrays", "--output=a.npz"],
-            ["data.source", "drawn_faces, ferplus"],
+            ["data.source", "is an array file already"],
         ),
     ],
 )

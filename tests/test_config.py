@@ -74,7 +74,7 @@ def test_values_of_every_type_are_read(parse):
     assert config.model.width == 1.0 and isinstance(config.model.width, float)
     assert config.data.dir == "some folder=x" and config.grey is True
     assert config.model.dropout == (0.1, 0.4)
-    assert config.num_epochs == 10  # of the file
+    assert config.num_epochs == 8  # of the file
     check_config(config)
 
 
@@ -160,7 +160,7 @@ def test_help_comes_before_all_errors(parse, capsys):
         ("best", "val/f1", "use one of val/accuracy, val/macro_f1, val/loss"),
         ("data.feed", "disk", "use one of stream, resident"),
         ("data.train_votes", "most", "use one of majority, distribution"),
-        ("model.dropout", ("much",), "must be numbers, such as (0.2, 0.3)"),
+        ("model.dropout", ("much",), "must be numbers"),
         ("schedule.milestones", (0.5, None), "must be numbers, such as (0.5, 0.75)"),
         ("ema_decay", 1.0, "below 1"),
         ("optimizer.learning_rate", 0.0, "must be > 0"),

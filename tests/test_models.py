@@ -298,7 +298,7 @@ def test_simplenet_trains_as_keras_does():
 
 def test_vgg16_is_keras_and_trains_as_keras_does():
     rng = np.random.default_rng(2)
-    model = VGG16(width=1 / 8, dropout=0.0)
+    model = VGG16(width=1 / 8, dropout=(0.0, 0.0))
     size = (64, 97)  # a map of 2x3 is flattened
     variables = draw(rng, model, *size)
     x = rng.standard_normal((2, *size, 3), np.float32)
@@ -411,7 +411,7 @@ def test_too_small_an_input_is_refused_by_its_size(model):
 def test_make_model():
     made = make_model("simplenet", num_classes=7, width=0.25, dtype="bfloat16", dropout=[0.1, 0.2])
     assert made == SimpleNetV2(7, 0.25, (0.1, 0.2), jnp.dtype("bfloat16"))
-    assert make_model("vgg16", dropout=0.3) == VGG16(dropout=0.3)
+    assert make_model("vgg16", dropout=()) == VGG16()
     for dtype in ("bfloat16", jnp.bfloat16, jnp.dtype("bfloat16")):
         assert make_model("simplenet", dtype=dtype) == SimpleNetV2(dtype=jnp.dtype("bfloat16"))
     for match, name, kwargs in [

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emotion_jax import preprocess
-from emotion_jax.preprocess import Augmentation, ImageSpec
+from emotion_jax import augmentation, preprocess
+from emotion_jax.augmentation import Augmentation
+from emotion_jax.preprocess import ImageSpec
 
 SIZES = [(9, 14), (13, 8)]  # height, width
 EVERYTHING = Augmentation(
@@ -140,15 +141,15 @@ def geometries(rng, height, width):
         "crop_width": rng.uniform(2, width - 3),
     }
     return {
-        "identity": (preprocess.identity(), lambda y, x: (y, x)),
-        "flip": (preprocess.flip_matrix(width), flipped(width)),
-        "no flip": (preprocess.flip_matrix(width, False), lambda y, x: (y, x)),
-        "translate": (preprocess.translate_matrix(dy, dx), moved(dy, dx)),
+        "identity": (augmentation.identity(), lambda y, x: (y, x)),
+        "flip": (augmentation.flip_matrix(width), flipped(width)),
+        "no flip": (augmentation.flip_matrix(width, False), lambda y, x: (y, x)),
+        "translate": (augmentation.translate_matrix(dy, dx), moved(dy, dx)),
         "rotate": (
-            preprocess.rotate_matrix(height, width, degrees),
+            augmentation.rotate_matrix(height, width, degrees),
             turned(height, width, degrees),
         ),
-        "crop": (preprocess.crop_matrix(height, width, **box), cropped(height, width, **box)),
+        "crop": (augmentation.crop_matrix(height, width, **box), cropped(height, width, **box)),
     }
 
 
@@ -159,7 +160,7 @@ def test_geometry(name, size):
     image = picture(rng, *size)
     for _ in range(3):
         matrix, source = geometries(rng, *size)[name]
-        close(preprocess.warp(image, matrix), loop_warp(image, source))
+        close(augmentation.warp(image, matrix), loop_warp(image, source))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -176,18 +177,18 @@ def test_composition_is_one_resampling(size):
             y, x = made[name][1](y, x)
         return y, x
 
-    close(preprocess.warp(image, jnp.asarray(matrix)), loop_warp(image, source))
+    close(augmentation.warp(image, jnp.asarray(matrix)), loop_warp(image, source))
 
 
 def test_flip_and_whole_shifts_are_exact():
     image = picture(np.random.default_rng(4), 9, 14)
     np.testing.assert_array_equal(
-        preprocess.warp(image, preprocess.flip_matrix(14)), image[:, ::-1]
+        augmentation.warp(image, augmentation.flip_matrix(14)), image[:, ::-1]
     )
-    shifted = preprocess.warp(image, preprocess.translate_matrix(2, -3))
+    shifted = augmentation.warp(image, augmentation.translate_matrix(2, -3))
     expected = np.pad(image, ((2, 0), (0, 3), (0, 0)), mode="edge")[:9, 3:]
     np.testing.assert_array_equal(shifted, expected)
-    np.testing.assert_array_equal(preprocess.warp(image, preprocess.identity()), image)
+    np.testing.assert_array_equal(augmentation.warp(image, augmentation.identity()), image)
 
 
 @pytest.mark.parametrize("degrees", [-30.0, 12.5, 90.0])
@@ -199,7 +200,7 @@ def test_rotation_is_opencv_s(degrees):
     expected = cv2.warpAffine(
         image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    got = preprocess.warp(image, preprocess.rotate_matrix(height, width, degrees))
+    got = augmentation.warp(image, augmentation.rotate_matrix(height, width, degrees))
     close(got, expected, 2)
     assert np.abs(got - image).max() > 20
 
@@ -211,10 +212,10 @@ def test_crop_is_opencv_s_resize():
     expected = cv2.resize(
         image[top : top + height, left : left + width], (31, 20), interpolation=cv2.INTER_LINEAR
     )
-    matrix = preprocess.crop_matrix(
+    matrix = augmentation.crop_matrix(
         20, 31, top=top, left=left, crop_height=height, crop_width=width
     )
-    close(preprocess.warp(image, matrix)[1:-1, 1:-1], expected[1:-1, 1:-1], 0.1)
+    close(augmentation.warp(image, matrix)[1:-1, 1:-1], expected[1:-1, 1:-1], 0.1)
 
 
 # Light, colour, rectangles
@@ -224,9 +225,9 @@ def test_crop_is_opencv_s_resize():
 @pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.7])
 def test_light(factor, channels):
     image = picture(np.random.default_rng(7), 9, 14, channels)
-    bright = preprocess.adjust_brightness(image, factor)
-    contrast = preprocess.adjust_contrast(image, factor)
-    grey = preprocess.to_grey(image)
+    bright = augmentation.adjust_brightness(image, factor)
+    contrast = augmentation.adjust_contrast(image, factor)
+    grey = augmentation.to_grey(image)
     assert bright.shape == contrast.shape == grey.shape == image.shape
     weights = (0.299, 0.587, 0.114) if channels == 3 else (1.0,)
     luminance = np.zeros(image.shape[:2])
@@ -249,7 +250,7 @@ def test_erase(box):
     image = picture(np.random.default_rng(8), 9, 14)
     value = np.array([1.0, 2.0, 3.0], np.float32)
     top, left, height, width = box
-    got = preprocess.erase(image, top=top, left=left, height=height, width=width, value=value)
+    got = augmentation.erase(image, top=top, left=left, height=height, width=width, value=value)
     expected = image.copy()
     for y in range(top, top + height):
         for x in range(left, left + width):
@@ -263,7 +264,7 @@ def test_erase(box):
 
 @partial(jax.jit, static_argnames="config")
 def augment_by_key(image, keys, config):
-    return jax.vmap(preprocess.augment_image, (None, 0, None))(image, keys, config)
+    return jax.vmap(augmentation.augment_image, (None, 0, None))(image, keys, config)
 
 
 def draws(image, config, count=600, seed=0):
@@ -406,7 +407,7 @@ def mixed():
     batch["label"] = np.tile(np.eye(2, dtype=np.float32), (2000, 1))
     batch["weight"][rng.random(4000) < 0.2] = 0
     keys = jax.random.split(jax.random.key(0), 4000)
-    got = jax.tree.map(np.asarray, jax.jit(preprocess.mixup)(batch, keys, 0.4))
+    got = jax.tree.map(np.asarray, jax.jit(augmentation.mixup)(batch, keys, 0.4))
     assert got.keys() == batch.keys()
     np.testing.assert_array_equal(got["weight"], batch["weight"])
     return batch, got
@@ -443,14 +444,14 @@ def test_mixup_s_shares_are_beta(mixed, alpha=0.4):
 def test_mixup_refuses_an_odd_batch():
     batch = make_batch(np.random.default_rng(15), 5)
     with pytest.raises(ValueError, match="5 examples"):
-        preprocess.mixup(batch, jax.random.split(jax.random.key(0), 5), 0.4)
+        augmentation.mixup(batch, jax.random.split(jax.random.key(0), 5), 0.4)
 
 
 def test_an_example_depends_on_its_key_and_its_neighbour_alone():
     rng = np.random.default_rng(16)
     batch, others = make_batch(rng, 6), make_batch(rng, 6)
     keys, other_keys = jax.random.split(jax.random.key(3), (2, 6))
-    augment = jax.jit(partial(preprocess.augment, config=Augmentation(contrast=0.5, mixup=0.4)))
+    augment = jax.jit(partial(augmentation.augment, config=Augmentation(contrast=0.5, mixup=0.4)))
     whole = augment(batch, keys)
     # The last pair moves to the front, among strangers.
     mixed = {k: np.concatenate([v[4:], others[k][2:]]) for k, v in batch.items()}
@@ -464,7 +465,7 @@ def test_without_mixup_a_batch_is_augmented_example_by_example():
     batch = make_batch(np.random.default_rng(17), 4)
     batch["image"] = batch["image"].astype(np.uint8)
     keys = jax.random.split(jax.random.key(4), 4)
-    augment = jax.jit(partial(preprocess.augment, config=Augmentation(flip=0.5, contrast=0.5)))
+    augment = jax.jit(partial(augmentation.augment, config=Augmentation(flip=0.5, contrast=0.5)))
     whole = augment(batch, keys)
     assert whole["image"].dtype == jnp.float32
     for i in range(4):

@@ -10,8 +10,9 @@ import optax
 import pytest
 
 from emotion_jax import losses, metrics, steps
+from emotion_jax.augmentation import Augmentation, augment
 from emotion_jax.models import VGG16, SimpleNetV2
-from emotion_jax.preprocess import Augmentation, ImageSpec, augment
+from emotion_jax.preprocess import ImageSpec
 
 SPEC = ImageSpec(size=8)
 

@@ -288,3 +288,51 @@ def test_what_is_no_workdir_is_refused(faces, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(EmotionError, match="no finished checkpoint"):
         load_predictor(tmp_path)
+
+
+@pytest.mark.parametrize("rate", [0.02, 1e30])
+def test_a_loss_that_is_no_number_stops_the_run(faces, tmp_path, rate):
+    config = make_config(faces, optimizer__name="sgd", optimizer__learning_rate=rate)
+    if rate < 1:
+        return train.train_and_evaluate(config, tmp_path)
+    with pytest.raises(EmotionError, match="the loss of epoch 1 is .*lower optimizer"):
+        train.train_and_evaluate(config, tmp_path)
+
+
+def test_other_faces_are_not_a_continuation(faces, finished, tmp_path):
+    import shutil
+
+    with np.load(faces) as file:
+        arrays = Arrays(file["images"], file["split"], labels=(file["labels"] + 1) % 8)
+    save_arrays(tmp_path / "other.npz", arrays)
+    shutil.copytree(finished, tmp_path / "run")
+    config = make_config(str(tmp_path / "other.npz"), num_epochs=4)
+    with pytest.raises(EmotionError, match="trained on other faces"):
+        train.train_and_evaluate(config, tmp_path / "run")
+
+
+def test_what_is_not_a_number_is_never_the_best(tmp_path):
+    from emotion_jax.steps import TrainState
+
+    with Checkpoints(tmp_path / "checkpoints", monitor="val/loss") as checkpoints:
+        for step, loss in enumerate([2.0, 1.0, float("nan")], start=1):
+            x = np.full(2, step, np.float32)
+            state = TrainState(np.int32(step), {"w": x}, {}, None, {"m": x})
+            checkpoints.save(state, {}, {"val/loss": loss})
+        assert checkpoints.best_step == 2 and checkpoints.latest_step == 3
+        got = checkpoints.read_model({"params": {"w": x}, "batch_stats": {}})
+    np.testing.assert_array_equal(got["params"]["w"], [2, 2])
+
+
+@pytest.mark.parametrize("best", ["val/loss", "val/macro_f1"])
+def test_another_measure_of_the_best_can_be_asked_for_later(faces, finished, best, capsys):
+    conclude.evaluate_workdir(make_config(faces, best=best), finished)
+    assert f"by {best}" in capsys.readouterr().out
+
+
+def test_vgg_is_built_from_the_same_config(faces):
+    options = {"name": "vgg16", "width": 1 / 64, "dropout": (), "dtype": "float32"}
+    config = make_config(faces, model=options, image_size=32, ema_decay=0.0)
+    assert make_experiment(config).model.dropout == (0.5, 0.5)
+    with pytest.raises(EmotionError, match="cannot be built.*32x32"):
+        make_experiment(make_config(faces, model=options, image_size=16))

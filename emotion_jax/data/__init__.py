@@ -34,6 +34,8 @@ def make_source(config: Any) -> Source:
         from emotion_jax.data.ferplus import FerPlus
 
         return FerPlus(folder=data.dir, size=config.image_size)
+    if name == "arrays":
+        raise EmotionError(f"data.source: '{data.dir}' is an array file already; name its source")
     known = ", ".join(SOURCES)
     raise EmotionError(f"data.source: no source '{name}' to read faces from; use one of {known}")
 

@@ -254,10 +254,11 @@ def main() -> None:
     output = flags.DEFINE_string("output", None, "the .npz file to write", config.FLAGS)
     compress = flags.DEFINE_boolean("compress", False, "store lossless WebP", config.FLAGS)
     config.parse_flags("python -m emotion_jax.data.arrays", __doc__)
-    if not output.value:
+    if not Path(output.value or "").name:
         raise EmotionError("no --output; name the .npz file to write, --output=FILE.npz")
     from emotion_jax.data import make_source
 
+    config.check_config(holder.value)
     arrays = collect(make_source(holder.value))
     save_arrays(output.value, arrays, compress=compress.value)
     counts = {name: int((arrays.split == i).sum()) for i, name in enumerate(SPLITS)}

@@ -21,7 +21,8 @@ def make_model(name: str, **kwargs: Any) -> nn.Module:
 
     Args:
       name: of the network.
-      **kwargs: the module's attributes; `dtype` may be a string, lists become tuples.
+      **kwargs: the module's attributes; `dtype` may be a string, lists become tuples, and an empty
+        `dropout` leaves the network's own.
 
     Raises:
       EmotionError: no such network, attribute or dtype.
@@ -44,4 +45,12 @@ def make_model(name: str, **kwargs: Any) -> nn.Module:
             raise EmotionError(f"model.dtype: '{kwargs['dtype']}' is neither float32 nor bfloat16")
         kwargs["dtype"] = dtype
     kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()}
+    dropout = kwargs.pop("dropout", ())
+    if dropout != ():  # else the network's own
+        pair = isinstance(dropout, tuple) and len(dropout) == 2
+        if not pair or not all(0 <= rate < 1 for rate in dropout):
+            raise EmotionError(f"model.dropout: {dropout}; use two rates, such as (0.2, 0.3)")
+        kwargs["dropout"] = dropout
+    if not kwargs.get("width", 1.0) > 0:
+        raise EmotionError(f"model.width: {kwargs['width']}; must be above 0")
     return MODELS[name](**kwargs)

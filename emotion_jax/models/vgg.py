@@ -24,14 +24,14 @@ class VGG16(nn.Module):
     Attributes:
       num_classes: of the output; None returns the second hidden layer `[B, 4096 * width]`.
       width: multiplies every layer's width, rounded to multiples of 8.
-      dropout: rate after each of the two hidden layers.
+      dropout: rates after the two hidden layers.
       dtype: of the computation; parameters and logits stay float32.
       axis_name: unused, there is no BatchNorm; every network has it, for the step to set.
     """
 
     num_classes: int | None = 8
     width: float = 1.0
-    dropout: float = 0.5
+    dropout: tuple[float, float] = (0.5, 0.5)
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -56,7 +56,7 @@ class VGG16(nn.Module):
                 x = nn.relu(x)
             x = max_pool_2x2(x)
         x = x.reshape(x.shape[0], -1)
-        for i in (1, 2):
+        for i, rate in enumerate(self.dropout, start=1):
             x = nn.Dense(
                 scale_features(HIDDEN, self.width),
                 dtype=self.dtype,
@@ -64,7 +64,7 @@ class VGG16(nn.Module):
                 name=f"fc{i}",
             )(x)
             x = nn.relu(x)
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = nn.Dropout(rate, deterministic=not train)(x)
         x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
         if self.num_classes is None:
             return x

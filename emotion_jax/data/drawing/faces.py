@@ -52,7 +52,7 @@ def draw_face(
     _check([person_seed], [emotion], shot_seed, size)
     person = sample_person(person_seed)
     shot = sample_shot(person, emotion, shot_seed, conditions)
-    # Drawn larger and averaged down: three times is enough at 32 pixels, twice above.
+    # Drawn twice as large and averaged down: smooth edges for four times the pixels.
     large = size * 2
     picture = np.empty((large, large, 3), np.uint8)
     _draw_background(picture, shot)

@@ -1,0 +1,67 @@
+"""What people receive: a wheel with everything in it, and a README whose links lead somewhere."""
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "emotion_jax"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built from a copy of what it is made of, so that the checkout stays clean."""
+    copy = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(SOURCE, copy / "emotion_jax", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy / name)
+    code = "from setuptools import build_meta; build_meta.build_wheel('.')"
+    subprocess.run([sys.executable, "-c", code], cwd=copy, check=True, capture_output=True)
+    return next(copy.glob("*.whl"))
+
+
+def test_the_wheel_holds_the_whole_package(wheel):
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("emotion_jax/")}
+    files = [path for path in SOURCE.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert held == {str(path.relative_to(ROOT)) for path in files}
+    assert {"emotion_jax/py.typed", "emotion_jax/data/drawing/faces.py"} <= held
+
+
+def test_the_wheel_works_from_another_folder(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = (
+        "import sys; sys.path.insert(0, 'site'); import emotion_jax as ej, numpy as np\n"
+        "assert 'site' in ej.__file__\n"
+        "print(ej.load_predictor()(np.zeros((1, 60, 50, 3), np.uint8)).shape)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "(1, 8)", done.stderr
+
+
+def test_links_of_the_readme_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    assert len(links) > 5
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_ten_lines_of_the_readme_run():
+    text = (ROOT / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.S)[1]
+    # Narrow: the full network takes a while on a CPU.
+    code = code.replace("SimpleNetV2(num_classes=8)", "SimpleNetV2(num_classes=8, width=1 / 8)")
+    scope = {}
+    exec(code, scope)
+    variables = {"params": scope["state"].params, "batch_stats": scope["state"].batch_stats}
+    import jax.numpy as jnp
+
+    out = scope["features"].apply(variables, jnp.zeros((2, 64, 64, 3)), train=False)
+    assert out.shape == (2, 56)
+    assert int(scope["state"].step) == 1
