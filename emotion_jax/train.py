@@ -104,7 +104,7 @@ def _train(
             running = metrics.empty(len(EMOTIONS))
             # The row first: one without its checkpoint is cut back and written anew.
             log.write(row)
-            scores = {key: row[key] for key in ("val/accuracy", "val/macro_f1", "val/loss")}
+            scores = {name: row[name] for name in ("val/accuracy", "val/macro_f1", "val/loss")}
             checkpoints.save(state, _meta(experiment, epoch + 1, running), scores)
             progress.end_epoch(row)
             stop.leave_if_asked(int(state.step))
