@@ -43,7 +43,7 @@ def default_config() -> ConfigDict:
             # Chooses the best checkpoint: val/accuracy, val/macro_f1 or val/loss.
             "best": "val/accuracy",
             "data": {
-                # drawn_faces, ferplus or arrays.
+                # drawn_faces, ferplus, affectnet, folder or arrays.
                 "source": "drawn_faces",
                 # The source's folder, or the array file.
                 "dir": "",
@@ -55,9 +55,23 @@ def default_config() -> ConfigDict:
                 # Faces to train on, where people voted: those with a "majority" by FER+'s rule, or
                 # all that have a "distribution". Evaluation always counts the majority's.
                 "train_votes": "majority",
-                # Of drawn faces: how many, and which people.
+                # A subset with the classes' shares as they are, drawn by `seed`; 0 takes all.
+                "train_images": 0,
+                "val_images": 0,
+                # The most faces of a class to train on, drawn by `seed`; 0 takes all.
+                "class_cap": 0,
+                # The share of training that is held out to select on, equal pictures on one side;
+                # the source's own validation is then the test of the last report. 0 is off.
+                "holdout": 0.0,
+                # How a face is cut around its box: the square's side in sides of the box, and how
+                # far below the box's centre its own lies. AffectNet's faces are cut so, and the
+                # camera's. The defaults make dlib's boxes look like FER2013's frames.
+                "crop_scale": 1.12,
+                "crop_shift": -0.08,
+                # Of drawn faces: how many.
                 "train_faces": 6400,
                 "val_faces": 1600,
+                # Draws people, subsets and what is held out.
                 "seed": 0,
             },
             "model": {"name": "simplenet", "width": 1.0, "dropout": (0.2, 0.3), "dtype": "float32"},
@@ -129,6 +143,15 @@ def check_config(config: Any) -> None:
         numbers = values.get(key, ())
         if isinstance(default, tuple) and not all(isinstance(x, int | float) for x in numbers):
             raise EmotionError(f"{key}: {numbers}; must be numbers, such as {default}")
+    for key in ("train_images", "val_images", "class_cap", "seed"):
+        if config.data[key] < 0:
+            raise EmotionError(f"data.{key}: {config.data[key]}; must be at least 0")
+    if not 0 <= config.data.holdout < 1:
+        raise EmotionError(f"data.holdout: {config.data.holdout}; must be at least 0 and below 1")
+    # Past these a crop shows a dot, or no face.
+    if not 0.5 <= config.data.crop_scale <= 4 or not -1 <= config.data.crop_shift <= 1:
+        crop = f"data.crop_scale: {config.data.crop_scale}, data.crop_shift: "
+        raise EmotionError(f"{crop}{config.data.crop_shift}; must lie in 0.5..4 and in -1..1")
     if not 0 <= config.ema_decay < 1:
         raise EmotionError(f"ema_decay: {config.ema_decay}; must be at least 0 and below 1")
     if config.optimizer.learning_rate <= 0:

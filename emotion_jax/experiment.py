@@ -142,7 +142,13 @@ def make_experiment(config: Any) -> Experiment:
     counts = splits["train"].counts()
     augmentation = Augmentation(**config.augment.to_dict())
     plain = Augmentation(erase_area=augmentation.erase_area)
-    spec = ImageSpec(size=config.image_size, grey=config.grey, channels=config.channels)
+    spec = ImageSpec(
+        size=config.image_size,
+        grey=config.grey,
+        channels=config.channels,
+        crop_scale=config.data.crop_scale,
+        crop_shift=config.data.crop_shift,
+    )
     return Experiment(
         config=config,
         mesh=mesh,

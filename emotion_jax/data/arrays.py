@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from emotion_jax.data.sources import Source
+from emotion_jax.data.tally import summary
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS, VOTES
 
@@ -258,10 +259,13 @@ def main() -> None:
         raise EmotionError("no --output; name the .npz file to write, --output=FILE.npz")
     from emotion_jax.data import make_source
 
-    arrays = collect(make_source(holder.value))
+    source = make_source(holder.value)
+    arrays = collect(source)
     save_arrays(output.value, arrays, compress=compress.value)
     counts = {name: int((arrays.split == i).sum()) for i, name in enumerate(SPLITS)}
     print(f"wrote {output.value}: " + ", ".join(f"{n} {name}" for name, n in counts.items() if n))
+    if hasattr(source, "report"):
+        print(summary(source.report()))
 
 
 if __name__ == "__main__":
