@@ -141,7 +141,9 @@ def check_config(config: Any) -> None:
             raise EmotionError(f"{key}: '{values[key]}'; use one of {', '.join(choices)}")
     for key, default in known.items():
         numbers = values.get(key, ())
-        if isinstance(default, tuple) and not all(isinstance(x, int | float) for x in numbers):
+        if not isinstance(default, tuple) or isinstance(numbers, float):
+            continue  # of VGG16, dropout is one number
+        if not all(isinstance(x, int | float) for x in numbers):
             raise EmotionError(f"{key}: {numbers}; must be numbers, such as {default}")
     for key in ("train_images", "val_images", "class_cap", "seed"):
         if config.data[key] < 0:
