@@ -87,9 +87,15 @@ def open_data(config: Any) -> dict[str, Split]:
     splits = _select(splits, config)
     for name in ("train", "validation"):
         if not len(splits.get(name, ())):
+            missing = name == "validation" and not config.data.holdout
+            hint = (
+                ", or do you mean to hold out a part of training (data.holdout=0.1)"
+                if missing
+                else ""
+            )
             raise EmotionError(
                 f"data.source {config.data.source}: no faces in the {name} split; "
-                f"is '{config.data.dir}' whole?"
+                f"is '{config.data.dir}' whole{hint}?"
             )
     return splits
 

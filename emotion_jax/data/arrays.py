@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from emotion_jax.data.sources import Source
-from emotion_jax.data.tally import summary
+from emotion_jax.data.tally import source_report, summary
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS, VOTES
 
@@ -264,8 +264,8 @@ def main() -> None:
     save_arrays(output.value, arrays, compress=compress.value)
     counts = {name: int((arrays.split == i).sum()) for i, name in enumerate(SPLITS)}
     print(f"wrote {output.value}: " + ", ".join(f"{n} {name}" for name, n in counts.items() if n))
-    if hasattr(source, "report"):
-        print(summary(source.report()))
+    if report := source_report(source):
+        print(summary(report))
 
 
 if __name__ == "__main__":

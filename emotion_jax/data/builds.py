@@ -24,7 +24,7 @@ from rich.progress import Progress, TextColumn
 
 from emotion_jax.data.selection import digests
 from emotion_jax.data.sources import Source
-from emotion_jax.data.tally import summary
+from emotion_jax.data.tally import source_report, summary
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS, VOTES
 
@@ -90,6 +90,13 @@ class Faces(tfds.core.GeneratorBasedBuilder):
             pace = (i + 1) / (time.monotonic() - begun)
             self.progress.update(line, completed=i + 1, pace=pace)
             yield i, example
+        if not targets:  # TFDS writes no empty split
+            report = source_report(self.source)
+            read = f" ({summary(report)})" if report else ""
+            raise EmotionError(
+                f"{self.source.name}: no faces in the {split} split{read}; is the data's folder "
+                "whole?"
+            )
 
     # TFDS prints of sizes and downloads that are none.
     def _log_download_bytes(self) -> None: ...
@@ -160,7 +167,7 @@ def _write(source: Source, folder: Path, options: str) -> None:
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )
     (folder / "options.json").write_text(options)
-    report = source.report() if hasattr(source, "report") else None
+    report = source_report(source)
     if report is not None:
         (folder / "build_report.json").write_text(json.dumps(report, indent=1))
     # Last, and whole: a build without it is unfinished.

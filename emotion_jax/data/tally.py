@@ -11,7 +11,7 @@ from typing import Protocol, TypedDict, TypeVar
 
 import numpy as np
 
-from emotion_jax.data.sources import Example
+from emotion_jax.data.sources import Example, Source
 from emotion_jax.errors import EmotionError
 
 # Faces read ahead, a thread: enough that one large picture does not hold up the others.
@@ -97,6 +97,11 @@ def summary(report: Report) -> str:
         reasons = ", ".join(f"{count} {reason}" for reason, count in largest)
         line += f", dropped {sum(counts.values())} ({reasons})"
     return line
+
+
+def source_report(source: Source) -> Report | None:
+    """The report of a source that makes one."""
+    return source.report() if hasattr(source, "report") else None
 
 
 def read_picture(path: Path) -> np.ndarray:
