@@ -161,6 +161,15 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return result.reshape(height, width, *image.shape[2:])  # OpenCV drops a single channel
 
 
+def encode_png(image: np.ndarray) -> bytes:
+    """Encode uint8 `[H, W, C]`, C 1 or 3 (RGB), as PNG, for speed rather than for size."""
+    # At level 1 of 9 a photograph of 224 pixels takes a sixth of the default's time in TensorFlow,
+    # and a sixth more bytes.
+    channels = image[..., ::-1] if image.shape[2] == 3 else image
+    _, data = cv2.imencode(".png", channels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return data.tobytes()
+
+
 def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Write a picture in the format of its suffix, making the folder where there is none.
 

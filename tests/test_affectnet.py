@@ -144,25 +144,8 @@ def test_no_picture_at_all_is_one_sentence_too(tmp_path):
 
 def test_whatever_a_row_holds_it_is_counted(tmp_path):
     rng = random.Random(0)
-    picks = [
-        "",
-        "NULL",
-        "0",
-        "7",
-        "8",
-        "-3",
-        "1e400",
-        "a.png",
-        "..",
-        "/",
-        "\\",
-        '"',
-        ",",
-        ";",
-        "\0",
-    ]
+    picks = ["", "NULL", "0", "7", "8", "-3", "1e400", "a.png", "..", "/", "\\", '"', ",", ";"]
     picks += [
-        ";",
         "\0",
         "nan",
         "0x1",

@@ -87,15 +87,12 @@ def open_data(config: Any) -> dict[str, Split]:
     splits = _select(splits, config)
     for name in ("train", "validation"):
         if not len(splits.get(name, ())):
-            missing = name == "validation" and not config.data.holdout
-            hint = (
-                ", or do you mean to hold out a part of training (data.holdout=0.1)"
-                if missing
-                else ""
-            )
+            hint = ""
+            if name == "validation" and not config.data.holdout:
+                hint = " data.holdout=0.1 holds out a tenth of training"
             raise EmotionError(
                 f"data.source {config.data.source}: no faces in the {name} split; "
-                f"is '{config.data.dir}' whole{hint}?"
+                f"is '{config.data.dir}' whole?{hint}"
             )
     return splits
 

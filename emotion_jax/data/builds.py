@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from emotion_jax.data.selection import digests
 from emotion_jax.data.sources import Source
 from emotion_jax.data.tally import source_report, summary
 from emotion_jax.errors import EmotionError
+from emotion_jax.images import encode_png
 from emotion_jax.labels import EMOTIONS, VOTES
 
 # Before the import: banners are no news, and TensorFlow only decodes PNG here.
@@ -89,7 +91,7 @@ class Faces(tfds.core.GeneratorBasedBuilder):
             marks.extend(digests(example["image"][None]).tolist())
             pace = (i + 1) / (time.monotonic() - begun)
             self.progress.update(line, completed=i + 1, pace=pace)
-            yield i, example
+            yield i, {**example, "image": io.BytesIO(encode_png(example["image"]))}
         if not targets:  # TFDS writes no empty split
             report = source_report(self.source)
             read = f" ({summary(report)})" if report else ""
