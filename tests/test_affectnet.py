@@ -24,6 +24,7 @@ from emotion_jax.data.arrays import collect
 from emotion_jax.data.builds import build
 from emotion_jax.data.tally import DroppedError, summary
 from emotion_jax.errors import EmotionError
+from emotion_jax.experiment import make_experiment
 
 
 def source_of(root, **options):
@@ -268,6 +269,16 @@ def test_subsets_and_caps_of_the_build(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "data.val_images: 50, but there are 8 validation faces: takes them all" in said
     assert open_data(config_of(tmp_path, class_cap=1))["train"].counts().tolist() == [1] * 8
+
+
+def test_the_crop_goes_with_the_weights(tmp_path):
+    write_plain_csv(tmp_path / "a", 8, 8)
+    config = config_of(tmp_path)
+    config.data.crop_scale, config.batch_size, config.num_devices = 1.3, 8, 1
+    spec = make_experiment(config).meta["spec"]
+    assert (spec["crop_scale"], spec["crop_shift"], spec["size"]) == (1.3, 0.0, SIDE)
+    source = make_source(config)
+    assert (source.crop_scale, source.crop_shift) == (1.3, 0.0)
 
 
 def test_the_array_file_holds_the_same_faces(tmp_path):

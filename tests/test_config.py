@@ -57,7 +57,8 @@ def test_every_file_loads(parse, path):
 
 
 def test_there_are_files():
-    assert {"quickstart", "ferplus_narrow"} <= {path.stem for path in CONFIGS}
+    names = {"quickstart", "ferplus_narrow", "simplenet", "simplenet_20k", "vgg16", "folder"}
+    assert names <= {path.stem for path in CONFIGS}
 
 
 def test_values_of_every_type_are_read(parse):

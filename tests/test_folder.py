@@ -207,6 +207,16 @@ def test_a_folder_without_validation_is_held_out_from(tmp_path):
     assert splits["validation"].counts().tolist() == [1] * 8 and "test" not in splits
 
 
+def test_emotions_without_a_split_around_them_all_train(tmp_path):
+    faces = write_faces(tmp_path / "Anger", 3)
+    write_faces(tmp_path / "contempt", 3)
+    (tmp_path / "labels.csv").write_text("no face")
+    assert Folder(str(tmp_path)).splits() == ("train",)
+    images, labels = read(tmp_path, "train")
+    assert labels == [6] * 3 + [7] * 3
+    np.testing.assert_array_equal(images[:3], faces)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

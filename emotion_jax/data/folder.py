@@ -35,7 +35,9 @@ class Folder:
     """Reads `train/<emotion>/*` and `val/<emotion>/*`, the whole pictures.
 
     An emotion's folder has its name in any common spelling (`labels.emotion_code`), or its number
-    in AffectNet's order, 0..7. What cannot be read is skipped; `report()` counts it.
+    in AffectNet's order, 0..7. What cannot be read is skipped; `report()` counts it. A picture that
+    is not square is squeezed into one. Emotions' folders without a split around them all train;
+    `data.holdout` then makes a validation split.
 
     Attributes:
       folder: holds `train` and one of `val`, `valid`, `validation` and `test`; with both kinds,
@@ -90,6 +92,8 @@ class Folder:
             for name in names
             if name in there and there[name].is_dir()
         }
+        if not found and any(_is_emotion(path) for path in there.values()):
+            return {"train": root}
         if "train" not in found:
             what = "has no folder 'train'" if root.is_dir() else "is no folder"
             raise EmotionError(
@@ -129,6 +133,13 @@ class Folder:
             raise DroppedError("no picture")
         image = resize(read_picture(picture.path), self.size, self.size)
         return {"image": image, "label": picture.label}
+
+
+def _is_emotion(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and _code(folder) >= 0
+    except EmotionError:
+        return False
 
 
 def _code(folder: Path) -> int:
