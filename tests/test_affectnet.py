@@ -6,16 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from false_affectnet import (
-    COLUMNS,
-    SIDE,
-    Csv,
-    around,
-    make_face,
-    write_flawed_csv,
-    write_npy,
-    write_plain_csv,
-)
+from false_affectnet import COLUMNS, Csv, write_flawed_csv, write_npy, write_plain_csv
+from false_pictures import SIDE, around, make_face
 
 from emotion_jax.config import check_config, default_config
 from emotion_jax.data import make_source, open_data
