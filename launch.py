@@ -15,7 +15,7 @@ import sys
 
 from absl import flags
 
-from emotion_jax.config import FLAGS, config_name, define_config, parse_flags
+from emotion_jax.command_line import FLAGS, config_name, define_config, parse_flags
 from emotion_jax.errors import run
 
 CONFIG = define_config()

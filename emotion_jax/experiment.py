@@ -126,7 +126,13 @@ def make_experiment(config: Any) -> Experiment:
     check_config(config)
     # First what is wrong at once: opening the data may take a minute.
     options = {k: v for k, v in config.model.to_dict().items() if k != "name"}
-    spec = ImageSpec(size=config.image_size, grey=config.grey, channels=config.channels)
+    spec = ImageSpec(
+        size=config.image_size,
+        grey=config.grey,
+        channels=config.channels,
+        crop_scale=config.data.crop_scale,
+        crop_shift=config.data.crop_shift,
+    )
     meta = make_meta(config.model.name, options, spec)
     model, *_ = model_from_meta(meta)
     make_tx = partial(make_optimizer, **_without(config.optimizer, "learning_rate"))

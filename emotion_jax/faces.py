@@ -109,5 +109,5 @@ def crop(image: np.ndarray, faces: Sequence[Face], spec: ImageSpec) -> np.ndarra
         top = round(face.y + face.height * (0.5 + spec.crop_shift) - side / 2)
         rows = np.arange(top, top + side).clip(0, height - 1)
         columns = np.arange(left, left + side).clip(0, width - 1)
-        square[:] = resize(image[np.ix_(rows, columns)], spec.size, spec.size)
+        square[:] = resize(image.take(rows, 0).take(columns, 1), spec.size, spec.size)
     return squares

@@ -31,6 +31,10 @@ _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG200
 _EXIF_ORIENTATION = 0x0112
 
 
+class PictureTooLargeError(EmotionError):
+    """A picture of more than `MAX_PIXELS` or `MAX_BYTES`: refused before it is decoded."""
+
+
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a picture from a file; see `decode_image` for what is done to it.
 
@@ -46,7 +50,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
             raise EmotionError(f"'{name}' is no file; give the path of a picture")
         size = Path(name).stat().st_size
         if size > MAX_BYTES:
-            raise EmotionError(f"'{name}' has {size / 1e9:.1f} GB; give a smaller picture")
+            raise PictureTooLargeError(f"'{name}' has {size / 1e9:.1f} GB; give a smaller picture")
         return decode_image(Path(name).read_bytes(), name)
     except OSError as error:
         raise EmotionError(f"'{name}' cannot be read ({error.strerror or error})") from error
@@ -83,7 +87,7 @@ def decode_image(data: bytes, name: str = "the picture") -> np.ndarray:
     except EmotionError:
         raise
     except Image.DecompressionBombError as error:
-        raise EmotionError(_too_large(name)) from error
+        raise PictureTooLargeError(_too_large(name)) from error
     except UnidentifiedImageError as error:
         what = "is empty" if not data else "is no picture in a known format"
         raise EmotionError(f"'{name}' {what}; give a JPEG, PNG, WebP, TIFF or BMP file") from error
@@ -101,7 +105,7 @@ def _too_large(name: str) -> str:
 def _check_size(size: tuple[int, int], name: str) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
-        raise EmotionError(f"{_too_large(name)} than {width} x {height}")
+        raise PictureTooLargeError(f"{_too_large(name)} than {width} x {height}")
 
 
 def _to_rgb(picture: Image.Image, name: str) -> np.ndarray:
@@ -155,6 +159,15 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     if small != (width, height):
         result = cv2.resize(result, (width, height), interpolation=cv2.INTER_LINEAR)
     return result.reshape(height, width, *image.shape[2:])  # OpenCV drops a single channel
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """Encode uint8 `[H, W, C]`, C 1 or 3 (RGB), as PNG, for speed rather than for size."""
+    # At level 1 of 9 a photograph of 224 pixels takes a sixth of the default's time in TensorFlow,
+    # and a sixth more bytes.
+    channels = image[..., ::-1] if image.shape[2] == 3 else image
+    _, data = cv2.imencode(".png", channels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return data.tobytes()
 
 
 def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:

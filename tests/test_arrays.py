@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from absl.flags import FlagValues
 
-from emotion_jax import config
+from emotion_jax import command_line
 from emotion_jax.data import arrays
 from emotion_jax.data.arrays import Arrays, collect, load_arrays, save_arrays
 from emotion_jax.data.drawn_faces import DrawnFaces
@@ -272,7 +272,7 @@ def test_the_command(tmp_path):
 )
 def test_errors_of_the_command(monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(config, "FLAGS", FlagValues())  # as in a process of its own
+    monkeypatch.setattr(command_line, "FLAGS", FlagValues())  # as in a process of its own
     monkeypatch.setattr(sys, "argv", ["arrays", *arguments])
     assert run(arrays.main) == 2
     said = capsys.readouterr()

@@ -9,8 +9,9 @@ import pytest
 from absl.flags import FlagValues
 from ml_collections import ConfigDict
 
-from emotion_jax import config as config_file
-from emotion_jax.config import check_config, config_name, default_config, flatten, parse_flags
+from emotion_jax import command_line
+from emotion_jax.command_line import config_name, parse_flags
+from emotion_jax.config import check_config, default_config, flatten
 from emotion_jax.errors import EmotionError
 
 ROOT = Path(__file__).parent.parent
@@ -22,8 +23,8 @@ QUICK = "--config=configs/quickstart.py"
 def parse(monkeypatch):
     """Parses a command line as in a process of its own; returns the config."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(config_file, "FLAGS", FlagValues())
-    holder = config_file.define_config()
+    monkeypatch.setattr(command_line, "FLAGS", FlagValues())
+    holder = command_line.define_config()
 
     def act(*arguments):
         monkeypatch.setattr(sys, "argv", ["launch.py", *map(str, arguments)])
@@ -57,7 +58,8 @@ def test_every_file_loads(parse, path):
 
 
 def test_there_are_files():
-    assert {"quickstart", "ferplus_narrow"} <= {path.stem for path in CONFIGS}
+    names = {"quickstart", "ferplus_narrow", "simplenet", "simplenet_20k", "vgg16", "folder"}
+    assert names <= {path.stem for path in CONFIGS}
 
 
 def test_values_of_every_type_are_read(parse):

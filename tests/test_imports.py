@@ -16,7 +16,18 @@ FLOORS = (
     {"errors", "labels"},
     {"models", "preprocess", "augmentation", "losses", "metrics", "optim"},
     {"steps"},
-    {"checkpoint", "sharding", "config", "workdir", "images", "faces", "rows", "draw", "logs"}
+    {
+        "checkpoint",
+        "sharding",
+        "config",
+        "command_line",
+        "workdir",
+        "images",
+        "faces",
+        "rows",
+        "draw",
+        "logs",
+    }
     | {"report", "data", "weights"},
     {"inference", "analyze"},
     {"experiment", "export"},

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from absl.flags import FlagValues
 
-from emotion_jax import config
+from emotion_jax import command_line
 
 ROOT = Path(__file__).parent.parent
 QUICK = "--config=configs/quickstart.py"
@@ -61,7 +61,7 @@ def test_help():
 def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys, arguments, words):
     workdir = tmp_path / "run"
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(config, "FLAGS", FlagValues())  # as in a process of its own
+    monkeypatch.setattr(command_line, "FLAGS", FlagValues())  # as in a process of its own
     monkeypatch.setattr(sys, "argv", ["launch.py", *arguments, f"--workdir={workdir}"])
     with pytest.raises(SystemExit) as exit_:
         runpy.run_path("launch.py", run_name="__main__")

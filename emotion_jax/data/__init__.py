@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from emotion_jax.data import selection
 from emotion_jax.data.pipeline import ArrayPixels, Pixels, Split
 from emotion_jax.data.sources import Source
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import one_hot, vote_targets
 
-SOURCES = ("drawn_faces", "ferplus", "arrays")
+SOURCES = ("drawn_faces", "ferplus", "affectnet", "folder", "arrays")
 
 
 def make_source(config: Any) -> Source:
@@ -36,6 +37,14 @@ def make_source(config: Any) -> Source:
         return FerPlus(folder=data.dir, size=config.image_size)
     if name == "arrays":
         raise EmotionError(f"data.source: '{data.dir}' is an array file already; name its source")
+    if name == "affectnet":
+        from emotion_jax.data.affectnet import AffectNet
+
+        return AffectNet(data.dir, config.image_size, data.crop_scale, data.crop_shift)
+    if name == "folder":
+        from emotion_jax.data.folder import Folder
+
+        return Folder(data.dir, config.image_size)
     known = ", ".join(SOURCES)
     raise EmotionError(f"data.source: no source '{name}' to read faces from; use one of {known}")
 
@@ -44,18 +53,22 @@ def open_data(config: Any) -> dict[str, Split]:
     """Opens the splits that `config.data` describes: "train", "validation" and perhaps "test".
 
     The faces of an array file lie in memory, in whatever size, and are brought to
-    `config.image_size`; every other source is built once under `data.cache_dir`.
+    `config.image_size`; every other source is built once under `data.cache_dir`. Which faces count
+    is drawn afterwards, so that one build serves every `data.holdout`, subset and seed.
 
     Raises:
       EmotionError: the source is wrong, or a split is empty.
     """
     rules = {"train": config.data.train_votes, "validation": "majority", "test": "majority"}
     splits: dict[str, Split] = {}
+    marks: dict[str, np.ndarray] = {}
     if config.data.source == "arrays":
         from emotion_jax.data.arrays import SPLITS, load_arrays
 
         arrays = load_arrays(config.data.dir)
         pixels: Pixels = ArrayPixels(_resized(arrays.images, config.image_size))
+        if config.data.holdout:
+            marks = dict.fromkeys(SPLITS, selection.digests(arrays.images))
         for i, name in enumerate(SPLITS):
             rows = np.flatnonzero(arrays.split == i)
             if len(rows):
@@ -66,17 +79,72 @@ def open_data(config: Any) -> dict[str, Split]:
         from emotion_jax.data.builds import RecordPixels, build
 
         built = build(source, config.data.cache_dir)
+        marks = built.digests
         for name, targets in built.targets.items():
             labels, votes = (targets, None) if source.targets == "label" else (None, targets)
             pixels, rows = RecordPixels(built.folder, name), np.arange(len(targets))
             splits[name] = _split(pixels, rows, labels, votes, rules[name])
+    if config.data.holdout:
+        splits = _hold_out(splits, marks, config)
+    splits = _select(splits, config)
     for name in ("train", "validation"):
         if not len(splits.get(name, ())):
+            hint = ""
+            if name == "validation" and not config.data.holdout:
+                hint = " data.holdout=0.1 holds out a tenth of training"
             raise EmotionError(
                 f"data.source {config.data.source}: no faces in the {name} split; "
-                f"is '{config.data.dir}' whole?"
+                f"is '{config.data.dir}' whole?{hint}"
             )
     return splits
+
+
+def _hold_out(
+    splits: dict[str, Split], marks: dict[str, np.ndarray], config: Any
+) -> dict[str, Split]:
+    """Part of training as "validation", to select on; the source's validation becomes "test".
+
+    `marks` has those of every record of each split.
+    """
+    if "test" in splits:
+        raise EmotionError(
+            f"data.holdout: {config.data.holdout}; this data has a test split of its own, use 0"
+        )
+    if config.data.train_votes != "majority":
+        raise EmotionError(
+            f"data.holdout: {config.data.holdout}; evaluation needs data.train_votes=majority"
+        )
+    if not len(splits.get("train", ())):
+        return splits
+    train, classes = splits["train"], splits["train"].labels.argmax(1)
+    held = selection.hold_out(
+        classes, marks["train"][train.rows], config.data.holdout, config.data.seed
+    )
+    rest, validation = (_part(train, np.flatnonzero(x)) for x in (~held, held))
+    parts = {"train": rest, "validation": validation}
+    return {**parts, "test": splits["validation"]} if "validation" in splits else parts
+
+
+def _select(splits: dict[str, Split], config: Any) -> dict[str, Split]:
+    """The subsets that the config asks for."""
+    data, chosen = config.data, dict(splits)
+    if data.class_cap and "train" in chosen:
+        labels = chosen["train"].labels.argmax(1)
+        chosen["train"] = _part(chosen["train"], selection.cap(labels, data.class_cap, data.seed))
+    for name, key in (("train", "train_images"), ("validation", "val_images")):
+        count, split = data[key], chosen.get(name)
+        if not count or split is None:
+            continue
+        if count > len(split):
+            print(f"data.{key}: {count}, but there are {len(split)} {name} faces: takes them all")
+        elif count < len(split):
+            rows = selection.stratify(split.labels.argmax(1), count, data.seed)
+            chosen[name] = _part(split, rows)
+    return chosen
+
+
+def _part(split: Split, places: np.ndarray) -> Split:
+    return Split(split.pixels, split.rows[places], split.labels[places], split.weight[places])
 
 
 def _split(

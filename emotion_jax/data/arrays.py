@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from emotion_jax.data.sources import Source
+from emotion_jax.data.tally import source_report, summary
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS, VOTES
 
@@ -248,21 +249,25 @@ def main() -> None:
     """Turns the data of a config into an array file."""
     from absl import flags
 
-    from emotion_jax import config
+    from emotion_jax import command_line
+    from emotion_jax.config import check_config
 
-    holder = config.define_config()
-    output = flags.DEFINE_string("output", None, "the .npz file to write", config.FLAGS)
-    compress = flags.DEFINE_boolean("compress", False, "store lossless WebP", config.FLAGS)
-    config.parse_flags("python -m emotion_jax.data.arrays", __doc__)
+    holder = command_line.define_config()
+    output = flags.DEFINE_string("output", None, "the .npz file to write", command_line.FLAGS)
+    compress = flags.DEFINE_boolean("compress", False, "store lossless WebP", command_line.FLAGS)
+    command_line.parse_flags("python -m emotion_jax.data.arrays", __doc__)
     if not Path(output.value or "").name:
         raise EmotionError("no --output; name the .npz file to write, --output=FILE.npz")
     from emotion_jax.data import make_source
 
-    config.check_config(holder.value)
-    arrays = collect(make_source(holder.value))
+    check_config(holder.value)
+    source = make_source(holder.value)
+    arrays = collect(source)
     save_arrays(output.value, arrays, compress=compress.value)
     counts = {name: int((arrays.split == i).sum()) for i, name in enumerate(SPLITS)}
     print(f"wrote {output.value}: " + ", ".join(f"{n} {name}" for name, n in counts.items() if n))
+    if report := source_report(source):
+        print(summary(report))
 
 
 if __name__ == "__main__":

@@ -16,10 +16,16 @@ class Example(TypedDict, total=False):
     image: np.ndarray  # uint8 [size, size, C], C 1 or 3 (RGB)
     label: int  # the code of an emotion, 0..7
     votes: np.ndarray  # counts uint8 [10], in the order of labels.VOTES
+    valence: float  # from -1 to 1, NaN where nobody said; of a source that has it in `extras`
+    arousal: float  # likewise
 
 
 class Source(Protocol):
-    """Faces in a fixed order, read or drawn one at a time."""
+    """Faces in a fixed order, read or drawn one at a time.
+
+    A source may have `extras`, the names of the further numbers in its examples, and `report()`,
+    which says what became of the rows read so far (`tally.Report`).
+    """
 
     @property
     def name(self) -> str:

@@ -43,7 +43,8 @@ def make_model(name: str, **kwargs: Any) -> nn.Module:
             dtype = jnp.dtype(bool)
         if dtype.name not in ("float32", "bfloat16", "float64"):
             raise EmotionError(f"model.dtype: '{kwargs['dtype']}' is neither float32 nor bfloat16")
-        kwargs["dtype"] = dtype
+        # The very object that the modules have as a default, so that equal modules hash alike.
+        kwargs["dtype"] = getattr(jnp, dtype.name)
     kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()}
     dropout = kwargs.pop("dropout", ())
     if dropout != ():  # else the network's own

@@ -1,0 +1,71 @@
+"""Which faces of a split count: parts held out, stratified subsets, caps; seeded, pure NumPy."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def digests(images: np.ndarray) -> np.ndarray:
+    """Marks of pictures, uint64 `[N]`: equal where the pixels of uint8 `[N, H, W, C]` are."""
+    marks = [hashlib.blake2b(x.tobytes(), digest_size=8).digest() for x in images]
+    return np.frombuffer(b"".join(marks), np.uint64)
+
+
+def hold_out(labels: np.ndarray, marks: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Draws a part of every class; what is equal pixel for pixel stays on one side.
+
+    Args:
+      labels: codes of classes, int `[N]`.
+      marks: of the pictures, `[N]`; see `digests`.
+      share: of each class to hold out, in 0..1, exact up to the size of a group of duplicates.
+      seed: another one draws other faces.
+
+    Returns:
+      bool `[N]`, True for what is held out.
+    """
+    _, first, group, sizes = np.unique(
+        marks, return_index=True, return_inverse=True, return_counts=True
+    )
+    rng, held = np.random.default_rng([seed, 1]), np.zeros(len(sizes), bool)
+    # np.unique sorts by mark; by their first face, the draw depends on the files' order alone.
+    order = np.argsort(first)
+    # A group goes by its first face's label: duplicates are labelled unlike at times.
+    of = labels[first]
+    for label in np.unique(labels):
+        groups = rng.permutation(order[of[order] == label])
+        total = np.cumsum(sizes[groups])
+        goal = round(share * total[-1]) if len(total) else 0
+        held[groups[total <= goal]] = True
+    return held[group]
+
+
+def stratify(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Draws `count` faces with the classes' shares as they are, each to the nearest whole face.
+
+    Args:
+      labels: codes of classes, int `[N]`.
+      count: of the faces, at most N.
+      seed: another one draws other faces.
+
+    Returns:
+      Their places, `[count]`, in order.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    exact = counts * (count / max(len(labels), 1))
+    takes = np.floor(exact).astype(int)
+    # What rounding down left goes to the largest remainders.
+    takes[np.argsort(takes - exact, kind="stable")[: count - takes.sum()]] += 1
+    return _draw(labels, dict(zip(classes.tolist(), takes.tolist(), strict=True)), [seed, 2])
+
+
+def cap(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """Draws at most `limit` faces of each class; returns their places in order."""
+    return _draw(labels, dict.fromkeys(np.unique(labels).tolist(), limit), [seed, 3])
+
+
+def _draw(labels: np.ndarray, takes: dict[int, int], seed: list[int]) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    drawn = [rng.permutation(np.flatnonzero(labels == k))[:n] for k, n in takes.items()]
+    return np.sort(np.concatenate(drawn)) if drawn else np.zeros(0, int)

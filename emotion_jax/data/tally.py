@@ -1,0 +1,122 @@
+"""What becomes of every row of a data set: read, kept, or dropped for a reason that is counted."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol, TypedDict, TypeVar
+
+import numpy as np
+
+from emotion_jax.data.sources import Example, Source
+from emotion_jax.errors import EmotionError
+
+# Faces read ahead, a thread: enough that one large picture does not hold up the others.
+AHEAD = 4
+
+
+class Report(TypedDict):
+    """What a reading came to: rows = those kept + those dropped."""
+
+    rows: int
+    kept: dict[str, int]  # a split
+    dropped: dict[str, list[str]]  # names a reason
+
+
+class DroppedError(Exception):
+    """A row that yields no face; its text is the reason, as the report counts it."""
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str:
+        """What the report calls the row."""
+
+
+RowT = TypeVar("RowT", bound=Named)
+
+
+class Tally:
+    """Counts rows while they are read; a split that is read again is counted anew."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, int] = {}
+        self._dropped: dict[str, list[tuple[str, str]]] = {}
+
+    def read(
+        self, split: str, rows: Iterable[RowT], read: Callable[[RowT], Example]
+    ) -> Iterator[Example]:
+        """Yields the rows' faces in order, read by several threads, and counts what is dropped.
+
+        Args:
+          split: what the rows belong to.
+          rows: in the order of the result.
+          read: makes a row's face, or raises a `DroppedError`.
+        """
+        self._kept[split], self._dropped[split] = 0, []
+        threads = min(os.cpu_count() or 1, 16)  # decoding lets go of Python's lock; disks have ends
+        waiting: deque[tuple[str, Future[Example]]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            for row in rows:
+                waiting.append((row.name, pool.submit(read, row)))
+                if len(waiting) > threads * AHEAD:
+                    yield from self._next(split, waiting)
+            while waiting:
+                yield from self._next(split, waiting)
+
+    def _next(self, split: str, waiting: deque[tuple[str, Future[Example]]]) -> Iterator[Example]:
+        name, future = waiting.popleft()
+        try:
+            example = future.result()
+        except DroppedError as reason:
+            self._dropped[split].append((str(reason), name))
+        else:
+            self._kept[split] += 1
+            yield example
+
+    def report(self) -> Report:
+        """What became of the rows of every split read so far."""
+        dropped: dict[str, list[str]] = {}
+        for pairs in self._dropped.values():
+            for reason, name in pairs:
+                dropped.setdefault(reason, []).append(name)
+        rows = sum(self._kept.values()) + sum(map(len, dropped.values()))
+        return {"rows": rows, "kept": dict(self._kept), "dropped": dropped}
+
+
+def summary(report: Report) -> str:
+    """A report in one line."""
+    kept = ", ".join(f"{count} {split}" for split, count in report["kept"].items())
+    line = f"{report['rows']} rows read, kept {kept or 'none'}"
+    counts = {reason: len(names) for reason, names in report["dropped"].items()}
+    if counts:
+        largest = sorted(counts.items(), key=lambda item: -item[1])
+        reasons = ", ".join(f"{count} {reason}" for reason, count in largest)
+        line += f", dropped {sum(counts.values())} ({reasons})"
+    return line
+
+
+def source_report(source: Source) -> Report | None:
+    """The report of a source that makes one."""
+    return source.report() if hasattr(source, "report") else None
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Reads a picture, uint8 `[H, W, 3]`, RGB.
+
+    Raises:
+      DroppedError: it is not there, too large to be meant, or no whole picture.
+    """
+    from emotion_jax.images import PictureTooLargeError, read_image
+
+    try:
+        if not path.is_file():
+            raise DroppedError("missing file")
+        return read_image(path)
+    except PictureTooLargeError as error:
+        raise DroppedError("picture too large") from error
+    except (EmotionError, OSError, MemoryError) as error:
+        raise DroppedError("unreadable picture") from error
