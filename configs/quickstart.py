@@ -3,8 +3,8 @@
 python launch.py --config=configs/quickstart.py
 
 Drawing the faces, eight epochs and the report took 2 min 53 s on two busy cores of an AMD EPYC.
-Of 1,600 faces of people not trained on, 98.1 % were right; 96.8 % with glasses on all of them, 97.0 %
-at half the light, 97.2 % with the head turned by 25 degrees, 92.6 % with all three
+Of 1,600 faces of people not trained on, 98.1 % were right; 96.8 % with glasses on all of them,
+97.0 % at half the light, 97.2 % with the head turned by 25 degrees, 92.6 % with all three
 (benchmarks/drawn_faces.py).
 """
 
