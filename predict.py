@@ -45,6 +45,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     except flags.Error as error:
         what = " ".join(str(error).split()).rstrip(".")
         raise EmotionError(f"{what}; python predict.py --help lists the flags") from error
+    for name in ("model", "output"):
+        if FLAGS[name].value == "":
+            raise EmotionError(f"--{name} is empty; give it a value or leave it out")
     if words and not FLAGS.image:
         raise EmotionError(f"'{words[0]}' belongs to no flag; write --image={words[0]}")
     return [*FLAGS.image, *words]  # a shell that expands `--image *.jpg` leaves words over

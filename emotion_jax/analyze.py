@@ -135,6 +135,8 @@ def analyze_pictures(
                 break
     summary = Summary(pictures, found, faceless, tuple(skipped))
     print(summary, file=sys.stderr)
+    if output is not None:
+        print(f"written to {os.fspath(output)}", file=sys.stderr)
     return summary
 
 

@@ -100,7 +100,8 @@ class Checkpoints:
         )
         step = int(state.step)
         try:
-            self._manager.save(step, args=args, metrics=metrics, force=True)
+            with _quiet():
+                self._manager.save(step, args=args, metrics=metrics, force=True)
         except OSError as error:
             raise EmotionError(
                 f"checkpoint of step {step} cannot be written ({error.strerror or error}); "
@@ -152,7 +153,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Orbax from warning that what is opened to be read is opened to be read."""
+    """Keeps Orbax from warning of what is meant: to read alone, to save within an epoch."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -13,6 +13,9 @@ from ml_collections import ConfigDict
 
 from emotion_jax.errors import EmotionError
 
+# What may choose the best checkpoint; the first does unless a config says otherwise.
+MONITORED = ("val/accuracy", "val/macro_f1", "val/loss")
+
 
 def default_config() -> ConfigDict:
     """A config with every key; what is random or costly is off."""
@@ -138,6 +141,8 @@ def check_config(config: Any) -> None:
     for key in ("image_size", "batch_size", "eval_batch_size", "num_epochs"):
         if config[key] < 1:
             raise EmotionError(f"{key}: {config[key]}; must be at least 1")
+    if config.image_size > 4096:  # no face is larger, and memory ends
+        raise EmotionError(f"image_size: {config.image_size}; must be at most 4096 pixels")
     if config.channels not in (1, 3) or (config.channels == 1 and not config.grey):
         raise EmotionError(f"channels: {config.channels}; use 3, or 1 with grey=True")
     for key, (low, high) in _RANGES.items():
@@ -163,7 +168,7 @@ def check_config(config: Any) -> None:
         raise EmotionError(f"{crop}{config.data.crop_shift}; must lie in 0.5..4 and in -1..1")
     if not 0 <= config.ema_decay < 1:
         raise EmotionError(f"ema_decay: {config.ema_decay}; must be at least 0 and below 1")
-    if config.optimizer.learning_rate <= 0:
+    if not 0 < config.optimizer.learning_rate < float("inf"):
         raise EmotionError(
             f"optimizer.learning_rate: {config.optimizer.learning_rate}; must be > 0"
         )
@@ -201,7 +206,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 _CHOICES = {
-    "best": ("val/accuracy", "val/macro_f1", "val/loss"),
+    "best": MONITORED,
     "data.feed": ("stream", "resident"),
     "data.train_votes": ("majority", "distribution"),
 }

@@ -35,8 +35,9 @@ def run(main: Callable[[], int | None], *, debug: bool = False) -> int:
         what = f"{error.strerror or error}{where}"
         print(f"error: {what}; what was written before is kept", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if debug:
             raise
-        print("stopped", file=sys.stderr)
+        if not stop.args:  # else it has been said
+            print("stopped", file=sys.stderr)
         return 130

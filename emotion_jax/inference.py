@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,12 +100,13 @@ def model_from_meta(meta: dict[str, Any]) -> tuple[nn.Module, ImageSpec, Any]:
         spec = ImageSpec(**fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise EmotionError(f"the checkpoint's meta is not ours ({error})") from error
-    image = jnp.zeros((1, spec.size, spec.size, spec.channels))
+    # A shape, not a picture: a size that cannot be meant must cost nothing.
+    image = jax.ShapeDtypeStruct((1, spec.size, spec.size, spec.channels), jnp.float32)
     try:
         shapes = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), image)
     except (ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise EmotionError(f"model.{meta['model']['name']} cannot be built: {reason}") from error
+        what = f"model.{meta['model']['name']} cannot be built at {spec.size} pixels"
+        raise EmotionError(f"{what}: {str(error).splitlines()[0]}") from error
     # A network without BatchNorm has no statistics; the checkpoint holds the empty entry.
     return model, spec, {"batch_stats": {}, **shapes}
 
@@ -161,9 +163,11 @@ def _find_checkpoints(path: Path) -> tuple[Path, int | None]:
 
 
 def _monitor(folder: Path) -> str:
-    import json
+    """The metric that chose the best of a run's checkpoints."""
+    from emotion_jax.config import MONITORED
 
     try:
-        return json.loads((folder.parent / "config.json").read_text())["best"]
+        best = json.loads((folder.parent / "config.json").read_text())["best"]
     except (OSError, ValueError, KeyError, TypeError):
-        return "val/accuracy"  # a copied folder without its config: the default of every config
+        best = None  # a copied folder without its config: the default of every config
+    return best if best in MONITORED else MONITORED[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -12,13 +13,14 @@ import numpy as np
 
 from emotion_jax import conclude, metrics, report
 from emotion_jax.checkpoint import Checkpoints
+from emotion_jax.config import MONITORED, check_config
 from emotion_jax.data.pipeline import epoch_order, make_feed
 from emotion_jax.errors import EmotionError
 from emotion_jax.experiment import Experiment, make_experiment
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.logs import MetricsLog, Row, TrainProgress
 from emotion_jax.steps import TrainState, eval_variables
-from emotion_jax.workdir import Stop, compare_config, say, write_config
+from emotion_jax.workdir import Stop, compare_config, locked, say, write_config
 
 
 def train_and_evaluate(config: Any, workdir: str | Path) -> None:
@@ -32,15 +34,17 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> None:
       EmotionError: the config, the data or the workdir is wrong.
     """
     workdir = Path(workdir).expanduser()
+    check_config(config)
     compare_config(config, workdir)
     experiment = make_experiment(config)
     first = jax.process_index() == 0
-    if first:
-        write_config(config, workdir)
     with (
+        locked(workdir) if first else contextlib.nullcontext(),
         Checkpoints(workdir / "checkpoints", monitor=config.best) as checkpoints,
         MetricsLog(workdir, enabled=first) as log,
     ):
+        if first:
+            write_config(config, workdir)
         if checkpoints.latest_step == experiment.total_steps:
             say(f"finished already: {config.num_epochs} epochs, {experiment.total_steps} steps")
         else:
@@ -97,14 +101,13 @@ def _train(
             if not math.isfinite(row["train/loss"]):
                 raise EmotionError(
                     f"the loss of epoch {epoch + 1} is {row['train/loss']}; lower "
-                    "optimizer.learning_rate or set optimizer.clip_norm, and use another --workdir "
-                    "(the checkpoint before is kept)"
+                    "optimizer.learning_rate or set optimizer.clip_norm, and use another --workdir"
                 )
             row["images_per_s"] = (per_epoch - skip) * config.batch_size / seconds
             running = metrics.empty(len(EMOTIONS))
             # The row first: one without its checkpoint is cut back and written anew.
             log.write(row)
-            scores = {name: row[name] for name in ("val/accuracy", "val/macro_f1", "val/loss")}
+            scores = {name: row[name] for name in MONITORED}
             checkpoints.save(state, _meta(experiment, epoch + 1, running), scores)
             progress.end_epoch(row)
             stop.leave_if_asked(int(state.step))

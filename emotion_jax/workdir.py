@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,16 @@ def compare_config(config: Any, workdir: Path) -> None:
     path, now = workdir / CONFIG, _flat(json.loads(config.to_json()))
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        before = _flat(json.loads(path.read_text())) if path.is_file() else now
+        if not path.is_file():
+            return
+        stored = json.loads(path.read_text())
     except OSError as error:
         raise _unwritable(workdir, error) from error
     except ValueError as error:
         raise EmotionError(f"'{path}' is not JSON ({error}); use another --workdir") from error
+    if not isinstance(stored, dict) or not stored:
+        raise EmotionError(f"'{path}' is no config; use another --workdir")
+    before = _flat(stored)
     for key in sorted({*before, *now} - CHANGEABLE):
         if before.get(key) != now.get(key):
             raise EmotionError(
@@ -59,6 +66,19 @@ def write_config(config: Any, workdir: Path) -> None:
 def _unwritable(workdir: Path, error: OSError) -> EmotionError:
     reason = error.strerror or error
     return EmotionError(f"--workdir: '{workdir}' cannot be written ({reason}); name another")
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Keeps a second run out of the folder; the system lets go when the process ends, however."""
+    with (workdir / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise EmotionError(
+                f"--workdir: a run is under way in '{workdir}'; wait for it, or use another"
+            ) from error
+        yield
 
 
 def say(message: str) -> None:
@@ -100,7 +120,7 @@ class Stop(contextlib.AbstractContextManager["Stop"]):
             return
         say(f"stopped, saved at step {step}; the same command goes on from there")
         if self.asked == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("saved")
         raise SystemExit(128 + self.asked)
 
     def __exit__(self, *_: Any) -> None:

@@ -90,7 +90,8 @@ def test_a_folder_to_a_folder(found, predictor, tmp_path, capsys):
     assert (images.read_image(tmp_path / "out" / "b.png") != source).any()
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "3 pictures, 3 faces; no face in 1 picture\n" == f"{summary}\n"
+    assert str(summary) == "3 pictures, 3 faces; no face in 1 picture"
+    assert err == f"{summary}\nwritten to {tmp_path / 'out'}\n"
 
 
 def test_rows_alone_go_to_standard_output(found, predictor, tmp_path, capsys):

@@ -336,3 +336,11 @@ def test_vgg_is_built_from_the_same_config(faces):
     assert make_experiment(config).model.dropout == (0.5, 0.5)
     with pytest.raises(EmotionError, match="cannot be built.*32x32"):
         make_experiment(make_config(faces, model=options, image_size=16))
+
+
+def test_a_second_run_in_the_same_workdir_is_refused(faces, tmp_path):
+    from emotion_jax.workdir import locked
+
+    with locked(tmp_path), pytest.raises(EmotionError, match="a run is under way"):
+        train.train_and_evaluate(make_config(faces), tmp_path)
+    assert not (tmp_path / "config.json").exists()
