@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import flax.linen as nn
@@ -54,7 +54,7 @@ class Experiment:
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.num_epochs
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Changes with the faces trained on: their number, places and labels."""
         train = self.splits["train"]

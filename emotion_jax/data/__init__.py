@@ -75,10 +75,11 @@ def open_data(config: Any) -> dict[str, Split]:
                 splits[name] = _split(pixels, rows, arrays.labels, arrays.votes, rules[name])
     else:
         source = make_source(config)
-        source.options()  # reads the files: what is missing is told before TensorFlow's import
+        # Reads the files: what is missing is told before TensorFlow's import.
+        options = source.options()
         from emotion_jax.data.builds import RecordPixels, build
 
-        built = build(source, config.data.cache_dir)
+        built = build(source, config.data.cache_dir, options)
         marks = built.digests
         for name, targets in built.targets.items():
             labels, votes = (targets, None) if source.targets == "label" else (None, targets)

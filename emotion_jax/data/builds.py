@@ -121,15 +121,21 @@ class Build:
     digests: dict[str, np.ndarray]
 
 
-def build(source: Source, cache: str | Path) -> Build:
+def build(source: Source, cache: str | Path, options: dict[str, Any] | None = None) -> Build:
     """Returns the source's build, written first where there is none.
+
+    Args:
+      source: of the faces.
+      cache: the folder of all builds.
+      options: `source.options()`, where the caller has them: they may take a walk over a disk.
 
     Raises:
       EmotionError: the source's files are wrong, or the cache cannot be written.
     """
-    made_of = {"source": source.name, "format": FORMAT, **source.options()}
-    options = json.dumps(made_of, sort_keys=True)
-    name = f"{source.name}-{hashlib.sha256(options.encode()).hexdigest()[:12]}"
+    options = source.options() if options is None else options
+    made_of = {"source": source.name, "format": FORMAT, **options}
+    text = json.dumps(made_of, sort_keys=True)
+    name = f"{source.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     folder = Path(cache).expanduser() / name
     try:
         if not (folder / "targets.npz").is_file():
@@ -138,7 +144,7 @@ def build(source: Source, cache: str | Path) -> Build:
             with (folder / "lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not (folder / "targets.npz").is_file():
-                    _write(source, folder, options)
+                    _write(source, folder, text)
     except OSError as error:
         raise EmotionError(
             f"data.cache_dir: '{folder}' cannot be written ({error.strerror or error}); "
