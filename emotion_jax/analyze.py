@@ -60,13 +60,18 @@ class Summary:
 
 
 def analyze(
-    image: str | os.PathLike[str] | np.ndarray, predictor: Predictor, *, source: str | None = None
+    image: str | os.PathLike[str] | np.ndarray,
+    predictor: Predictor,
+    *,
+    finder: faces.Finder = faces.DEFAULT,
+    source: str | None = None,
 ) -> list[Row]:
     """Find the faces of one picture and read their emotions.
 
     Args:
       image: a path, or uint8 `[H, W, 3]`, RGB.
       predictor: from `load_predictor`.
+      finder: of the faces.
       source: what the rows call the picture; by default its path, or "array".
 
     Returns:
@@ -79,13 +84,14 @@ def analyze(
         name = "array"
     else:
         name, image = os.fspath(image), images.read_image(image)
-    return _make_rows(image, *_predict(image, predictor), source=source or name)
+    return _make_rows(image, *_predict(image, predictor, finder), source=source or name)
 
 
 def analyze_pictures(
     paths: Sequence[str],
     predictor: Predictor,
     *,
+    finder: faces.Finder = faces.DEFAULT,
     output: str | os.PathLike[str] | None = None,
     format: str = "csv",
     show: bool = False,
@@ -98,6 +104,7 @@ def analyze_pictures(
     Args:
       paths: files, folders and globs; see `images.find_images`. What is met twice is read once.
       predictor: from `load_predictor`; called once a picture, with all of its faces.
+      finder: of the faces.
       output: a folder, made if need be, for `predictions.csv` (or .jsonl) and the annotated
         pictures, named as their sources, with a number where two would collide; no source is
         ever overwritten. Without it rows go to standard output, and nothing else does.
@@ -120,7 +127,7 @@ def analyze_pictures(
     pictures = found = faceless = 0
     with RowWriter(table, format=format) as writer:
         for source, image in itertools.chain([first], readable):
-            boxes, probabilities = _predict(image, predictor)
+            boxes, probabilities = _predict(image, predictor, finder)
             pictures, found, faceless = pictures + 1, found + len(boxes), faceless + (not boxes)
             writer.write(_make_rows(image, boxes, probabilities, source=source))
             if not writer.wanted:
@@ -193,11 +200,13 @@ def _read_each(sources: Sequence[str], skipped: list[str]) -> Iterator[tuple[str
             yield source, image
 
 
-def _predict(image: np.ndarray, predictor: Predictor) -> tuple[list[faces.Face], np.ndarray]:
-    boxes = faces.detect(image)
+def _predict(
+    image: np.ndarray, predictor: Predictor, finder: faces.Finder
+) -> tuple[list[faces.Face], np.ndarray]:
+    boxes = finder.detect(image)
     if not boxes:
         return [], np.empty((0, len(EMOTIONS)), np.float32)
-    return boxes, np.asarray(predictor(faces.crop(image, boxes, predictor.spec)))
+    return boxes, np.asarray(predictor(finder.crop(image, boxes, predictor.spec)))
 
 
 def _make_rows(

@@ -111,3 +111,27 @@ def crop(image: np.ndarray, faces: Sequence[Face], spec: ImageSpec) -> np.ndarra
         columns = np.arange(left, left + side).clip(0, width - 1)
         square[:] = resize(image.take(rows, 0).take(columns, 1), spec.size, spec.size)
     return squares
+
+
+@dataclasses.dataclass(frozen=True)
+class Finder:
+    """How the faces of pictures are found and cut out.
+
+    Attributes:
+      min_face: see `detect`.
+      min_score: likewise.
+    """
+
+    min_face: float = 40
+    min_score: float = _MIN_SCORE
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        """Find the faces of uint8 `[H, W, 3]`, RGB, from left to right."""
+        return detect(image, min_face=self.min_face, min_score=self.min_score)
+
+    def crop(self, image: np.ndarray, faces: Sequence[Face], spec: ImageSpec) -> np.ndarray:
+        """Cut them out as the network wants them, see `crop`."""
+        return crop(image, faces, spec)
+
+
+DEFAULT = Finder()
