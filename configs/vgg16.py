@@ -14,8 +14,6 @@ def get_config():
     # The network's own size, and that of AffectNet's cropped layout.
     config.image_size = 224
     config.data.source = "affectnet"
-    # 287,651 faces of 150 kB are 43 GB: too much to lie on most cards.
-    config.data.feed = "stream"
     # 5 % of 287,651 faces: 14,383, of which the rarest class, contempt, has 188.
     config.data.holdout = 0.05
     # The given box is centred on the face already.

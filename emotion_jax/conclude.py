@@ -18,7 +18,7 @@ from rich.console import Console
 
 from emotion_jax import metrics, report, sharding
 from emotion_jax.checkpoint import Checkpoints
-from emotion_jax.data.pipeline import Stream, epoch_order
+from emotion_jax.data.pipeline import Stream
 from emotion_jax.errors import EmotionError
 from emotion_jax.experiment import Experiment, make_experiment
 from emotion_jax.inference import model_from_meta
@@ -50,7 +50,7 @@ def evaluate_workdir(config: Any, workdir: str | Path) -> None:
 def conclude(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) -> None:
     """Prints the best checkpoint's scores and the next command; draws its mistakes and answers."""
     # Every process evaluates its share; the first one tells.
-    first, names = jax.process_index() == 0, list(EMOTIONS)
+    first, names = jax.process_index() == 0, list(experiment.emotions)
     console = Console(quiet=not first)
     step = checkpoints.best_step
     variables = _best_model(experiment, checkpoints, workdir)
@@ -78,9 +78,9 @@ def conclude(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) ->
 def draw_inputs(experiment: Experiment, workdir: Path) -> None:
     """Draws what goes in: how many faces of what, and a batch as the network sees it."""
     counts = {name: split.counts() for name, split in experiment.splits.items()}
-    report.plot_labels(counts, workdir / "labels.png", list(EMOTIONS))
+    report.plot_labels(counts, workdir / "labels.png", list(experiment.emotions))
     train, config = experiment.splits["train"], experiment.config
-    numbers = epoch_order(config.seed, 0, len(train), config.batch_size)[0][:SHOWN]
+    numbers = experiment.epoch_order(0)[0][:SHOWN]
     numbers = numbers[: len(numbers) // 2 * 2]  # mixup blends pairs
     if not len(numbers):
         return
@@ -110,7 +110,7 @@ def _python() -> str:
 def _best_model(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) -> Any:
     meta = checkpoints.read_meta(checkpoints.best_step)
     mine = json.loads(json.dumps(experiment.meta))
-    for key in ("model", "spec"):
+    for key in ("emotions", "model", "spec"):
         if meta.get(key) != mine[key]:
             raise EmotionError(
                 f"'{workdir}' holds a network of {key} {meta.get(key)}, the config asks for "

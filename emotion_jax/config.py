@@ -46,8 +46,9 @@ def default_config() -> ConfigDict:
                 # Builds lie here, each named by what it was built from.
                 "cache_dir": "~/.cache/emotion_jax",
                 # "stream" decodes as it goes; "resident" keeps the set on the device, which is
-                # faster wherever it fits (FER+ at 64 pixels, grey: 0.1 GB).
-                "feed": "resident",
+                # faster wherever it fits (AffectNet at 64 pixels: 3.5 GB); "auto" takes resident
+                # if that needs at most a third of the device's memory. The faces are the same.
+                "feed": "auto",
                 # Faces to train on, where people voted: those with a "majority" by FER+'s rule, or
                 # all that have a "distribution". Evaluation always counts the majority's.
                 "train_votes": "majority",
@@ -56,6 +57,11 @@ def default_config() -> ConfigDict:
                 "val_images": 0,
                 # The most faces of a class to train on, drawn by `seed`; 0 takes all.
                 "class_cap": 0,
+                # 8, or 7 to leave contempt out everywhere, as AffectNet-7 does.
+                "num_classes": 8,
+                # An epoch draws as many faces as there are, a class's share being
+                # count ** (1 - power): 0 takes each face once, 1 all classes alike.
+                "sampling_power": 0.0,
                 # The share of training that is held out to select on, equal pictures on one side;
                 # the source's own validation is then the test of the last report. 0 is off.
                 "holdout": 0.0,
@@ -102,8 +108,12 @@ def default_config() -> ConfigDict:
             },
             "loss": {
                 "label_smoothing": 0.0,
-                # Classes weigh count ** -power: 0 leaves them, 1 balances them.
+                # Classes weigh count ** -power: 0 leaves them, 1 balances them. Counts here and
+                # below are those of an epoch, as `data.sampling_power` draws it.
                 "class_weight_power": 0.0,
+                # Times the logarithm of each class's share, added to its logit in training alone
+                # (Menon et al., arXiv 2007.07314): 1 makes the network judge classes alike.
+                "logit_adjustment": 0.0,
             },
             # The fields of augmentation.Augmentation; the defaults are "off".
             "augment": {
@@ -195,6 +205,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "augment.mixup": (0, 100),
     "loss.label_smoothing": (0, 0.99),
     "loss.class_weight_power": (0, 10),
+    "loss.logit_adjustment": (0, 10),
+    "data.num_classes": (7, 8),
+    "data.sampling_power": (0, 1),
     "optimizer.weight_decay": (0, 1e9),
     "optimizer.momentum": (0, 0.99999),
     "optimizer.b2": (0, 0.9999999),
@@ -207,7 +220,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 _CHOICES = {
     "best": MONITORED,
-    "data.feed": ("stream", "resident"),
+    "data.feed": ("auto", "stream", "resident"),
     "data.train_votes": ("majority", "distribution"),
 }
 

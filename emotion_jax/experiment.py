@@ -10,6 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -17,11 +18,19 @@ from emotion_jax import metrics, sharding, steps
 from emotion_jax.augmentation import Augmentation, augment
 from emotion_jax.config import check_config
 from emotion_jax.data import open_data
-from emotion_jax.data.pipeline import Resident, Split, Stream, evaluation_order
+from emotion_jax.data.pipeline import (
+    Resident,
+    Split,
+    Stream,
+    choose_feed,
+    epoch_order,
+    evaluation_order,
+)
+from emotion_jax.data.selection import epoch_counts, sample
 from emotion_jax.errors import EmotionError
 from emotion_jax.inference import make_meta, model_from_meta
 from emotion_jax.labels import EMOTIONS
-from emotion_jax.losses import LossFn, cross_entropy, inverse_frequency_weights
+from emotion_jax.losses import LossFn, cross_entropy, inverse_frequency_weights, log_shares
 from emotion_jax.optim import make_optimizer, make_schedule
 from emotion_jax.preprocess import ImageSpec
 
@@ -54,11 +63,31 @@ class Experiment:
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.num_epochs
 
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """The classes, in the order of the network's outputs."""
+        return tuple(self.meta["emotions"])
+
     @cached_property
     def fingerprint(self) -> str:
         """Changes with the faces trained on: their number, places and labels."""
         train = self.splits["train"]
         return hashlib.sha256(train.rows.tobytes() + train.labels.tobytes()).hexdigest()[:16]
+
+    @cached_property
+    def feed(self) -> str:
+        """How the faces of training and validation travel: "resident" or "stream"."""
+        splits = [self.splits[name] for name in ("train", "validation")]
+        feed = self.config.data.feed
+        return choose_feed(splits, self.mesh) if feed == "auto" else feed
+
+    def epoch_order(self, epoch: int) -> np.ndarray:
+        """The faces of an epoch's steps, places in the training split, int32 `[S, B]`."""
+        config, train = self.config, self.splits["train"]
+        order = epoch_order(config.seed, epoch, len(train), config.batch_size)
+        if power := config.data.sampling_power:
+            order = sample(train.labels.argmax(1), power, config.seed, epoch)[order]
+        return order.astype(np.int32)
 
     def init_state(self) -> steps.TrainState:
         """Draws the first state, on every device."""
@@ -106,7 +135,7 @@ class Experiment:
         order = evaluation_order(len(feed.split), self.config.eval_batch_size)
 
         def evaluate(variables: Any) -> metrics.Metrics:
-            sums = metrics.Running(metrics.empty(len(EMOTIONS)))
+            sums = metrics.Running(metrics.empty(len(self.emotions)))
             for args in feed(order):
                 sums.add(compiled(variables, args))
             return sums.all()
@@ -133,7 +162,8 @@ def make_experiment(config: Any) -> Experiment:
         crop_scale=config.data.crop_scale,
         crop_shift=config.data.crop_shift,
     )
-    meta = make_meta(config.model.name, options, spec)
+    emotions = EMOTIONS[: config.data.num_classes]
+    meta = make_meta(config.model.name, options, spec, emotions=emotions)
     model, *_ = model_from_meta(meta)
     make_tx = partial(make_optimizer, **_without(config.optimizer, "learning_rate"))
     make_tx(learning_rate=1.0)
@@ -152,7 +182,8 @@ def make_experiment(config: Any) -> Experiment:
         **_without(config.schedule, "warmup_epochs"),
     )
     power = config.loss.class_weight_power
-    counts = splits["train"].counts()
+    counts = epoch_counts(splits["train"].counts(), config.data.sampling_power)
+    tau = config.loss.logit_adjustment
     augmentation = Augmentation(**config.augment.to_dict())
     plain = Augmentation(erase_area=augmentation.erase_area)
     return Experiment(
@@ -168,6 +199,7 @@ def make_experiment(config: Any) -> Experiment:
             cross_entropy,
             label_smoothing=config.loss.label_smoothing,
             class_weights=inverse_frequency_weights(counts, power) if power else None,
+            logit_adjustment=log_shares(counts, tau) if tau else None,
         ),
         augment_fn=None if augmentation == plain else partial(augment, config=augmentation),
         meta=meta,

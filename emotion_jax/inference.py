@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,11 @@ class Predictor:
         chunks = [
             self._predict(images[i : i + MAX_BATCH]) for i in range(0, len(images), MAX_BATCH)
         ]
-        return np.concatenate([np.zeros((0, len(EMOTIONS)), np.float32), *chunks])
+        result = np.zeros((len(images), len(EMOTIONS)), np.float32)
+        if chunks:  # a network without contempt never sees any
+            known = np.concatenate(chunks)
+            result[:, : known.shape[1]] = known
+        return result
 
     def _predict(self, images: np.ndarray) -> np.ndarray:
         # Filled up to 1, 2, 4, 8, ... faces: each new count would compile again.
@@ -80,10 +85,16 @@ class Predictor:
         return np.asarray(self._probs(self.variables, padded))[: len(images)]
 
 
-def make_meta(model_name: str, model_options: dict[str, Any], spec: ImageSpec) -> dict[str, Any]:
-    """What a predictor must know beside the weights, fit for JSON."""
+def make_meta(
+    model_name: str,
+    model_options: dict[str, Any],
+    spec: ImageSpec,
+    *,
+    emotions: Sequence[str] = EMOTIONS,
+) -> dict[str, Any]:
+    """What a predictor must know beside the weights, fit for JSON; `emotions` are the classes."""
     return {
-        "emotions": list(EMOTIONS),
+        "emotions": list(emotions),
         "model": {"name": model_name, **model_options},
         "spec": dataclasses.asdict(spec),
     }
@@ -92,10 +103,11 @@ def make_meta(model_name: str, model_options: dict[str, Any], spec: ImageSpec) -
 def model_from_meta(meta: dict[str, Any]) -> tuple[nn.Module, ImageSpec, Any]:
     """The network, its pixels and the shapes of its variables, without drawing any parameter."""
     try:
-        if meta["emotions"] != list(EMOTIONS):
-            raise EmotionError(f"its classes are {meta['emotions']}, not {list(EMOTIONS)}")
+        classes = meta["emotions"]
+        if not classes or classes != list(EMOTIONS[: len(classes)]):
+            raise EmotionError(f"its classes are {classes}, not {list(EMOTIONS)} or the first ones")
         options = {k: v for k, v in meta["model"].items() if k != "name"}
-        model = make_model(meta["model"]["name"], num_classes=len(EMOTIONS), **options)
+        model = make_model(meta["model"]["name"], num_classes=len(classes), **options)
         fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["spec"].items()}
         spec = ImageSpec(**fields)
     except (KeyError, TypeError, AttributeError) as error:

@@ -18,6 +18,7 @@ def cross_entropy(
     *,
     label_smoothing: float = 0.0,
     class_weights: tuple[float, ...] | None = None,
+    logit_adjustment: tuple[float, ...] | None = None,
 ) -> jax.Array:
     """Cross-entropy between label distributions and softmax(logits).
 
@@ -29,6 +30,7 @@ def cross_entropy(
       labels: distributions `[B, K]`.
       label_smoothing: share of every label spread evenly over the K classes, 0..1.
       class_weights: K factors on the classes' terms; None for 1.
+      logit_adjustment: K numbers added to the logits; None for 0. See `log_shares`.
 
     Returns:
       Losses `[B]`, in nats.
@@ -37,6 +39,8 @@ def cross_entropy(
         labels = optax.smooth_labels(labels, label_smoothing)
     if class_weights is not None:
         labels = labels * jnp.asarray(class_weights, labels.dtype)
+    if logit_adjustment is not None:
+        logits = logits + jnp.asarray(logit_adjustment, logits.dtype)
     return optax.softmax_cross_entropy(logits, labels)
 
 
@@ -51,3 +55,19 @@ def inverse_frequency_weights(counts: np.ndarray, power: float = 1.0) -> tuple[f
     present = counts > 0
     weights = np.where(present, np.where(present, counts, 1) ** -power, 0)
     return tuple((weights * counts.sum() / (weights * counts).sum()).tolist())
+
+
+def log_shares(counts: np.ndarray, scale: float = 1.0) -> tuple[float, ...]:
+    """Logit adjustments, scale * log(share of the class).
+
+    A network trained on adjusted logits learns what speaks for a class apart from how common it
+    is, and unadjusted judges as if all were (Menon et al., "Long-tail learning via logit
+    adjustment", arXiv 2007.07314).
+
+    Args:
+      counts: examples a class, `[K]`; a class without any gets 0, and so is learned to be shunned.
+      scale: tau of the paper.
+    """
+    counts = np.asarray(counts, np.float64)
+    shares = np.where(counts > 0, counts / max(counts.sum(), 1), 1)
+    return tuple((scale * np.log(shares)).tolist())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from emotion_jax.errors import EmotionError
@@ -20,6 +23,24 @@ def make_mesh(num_devices: int = 0) -> Mesh:
     devices = devices[: num_devices or None]
     # "Auto": the compiler carries the sharding through the step; nothing in it names a mesh.
     return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def memory(mesh: Mesh) -> int:
+    """Bytes that each device of the mesh may use: the least of any, the same in every process."""
+    mine = min(map(_memory, mesh.local_devices))
+    if jax.process_count() == 1:
+        return mine
+    # In MiB: JAX has no 64 bits unless they are switched on.
+    everyone = multihost_utils.process_allgather(np.int32(mine >> 20))
+    return int(everyone.min()) << 20
+
+
+def _memory(device: jax.Device) -> int:
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    # A CPU's devices share what the machine has.
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -14,10 +14,9 @@ import numpy as np
 from emotion_jax import conclude, metrics, report
 from emotion_jax.checkpoint import Checkpoints
 from emotion_jax.config import MONITORED, check_config
-from emotion_jax.data.pipeline import epoch_order, make_feed
+from emotion_jax.data.pipeline import make_feed
 from emotion_jax.errors import EmotionError
 from emotion_jax.experiment import Experiment, make_experiment
-from emotion_jax.labels import EMOTIONS
 from emotion_jax.logs import MetricsLog, Row, TrainProgress
 from emotion_jax.steps import TrainState, eval_variables
 from emotion_jax.workdir import Stop, compare_config, locked, say, write_config
@@ -64,7 +63,7 @@ def _train(
     """Steps from the last checkpoint, or from the start, to the end."""
     config, per_epoch = experiment.config, experiment.steps_per_epoch
     feed, val_feed = (
-        make_feed(config.data.feed, experiment.splits[name], experiment.mesh)
+        make_feed(experiment.feed, experiment.splits[name], experiment.mesh)
         for name in ("train", "validation")
     )
     state, running = _start(experiment, checkpoints, log, workdir)
@@ -84,7 +83,7 @@ def _train(
     with Stop() as stop, show as progress:
         for epoch in range(start // per_epoch, config.num_epochs):
             begun, skip = time.monotonic(), int(state.step) % per_epoch
-            order = epoch_order(config.seed, epoch, len(feed.split), config.batch_size)
+            order = experiment.epoch_order(epoch)
             sums = metrics.Running(running)
             for done, args in enumerate(feed(order, skip), start=skip + 1):
                 state, now = step_fn(state, args, key)
@@ -104,7 +103,7 @@ def _train(
                     "optimizer.learning_rate or set optimizer.clip_norm, and use another --workdir"
                 )
             row["images_per_s"] = (per_epoch - skip) * config.batch_size / seconds
-            running = metrics.empty(len(EMOTIONS))
+            running = metrics.empty(len(experiment.emotions))
             # The row first: one without its checkpoint is cut back and written anew.
             log.write(row)
             scores = {name: row[name] for name in MONITORED}
@@ -120,7 +119,7 @@ def _start(
     state, step = experiment.init_state(), checkpoints.latest_step
     log.rewind(step or 0)
     if step is None:
-        return state, metrics.empty(len(EMOTIONS))
+        return state, metrics.empty(len(experiment.emotions))
     if step > experiment.total_steps:
         raise EmotionError(
             f"num_epochs: {experiment.config.num_epochs} end at step {experiment.total_steps}, but "
@@ -150,7 +149,7 @@ def _row(
     measured: metrics.Metrics,
 ) -> Row:
     train, val = metrics.summarize(trained), metrics.summarize(measured)
-    recall = dict(zip(EMOTIONS, val["recall"].tolist(), strict=True))
+    recall = dict(zip(experiment.emotions, val["recall"].tolist(), strict=True))
     return {
         "step": step,
         "epoch": epoch,

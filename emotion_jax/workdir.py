@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from emotion_jax.config import default_config
 from emotion_jax.errors import EmotionError
 
 CONFIG = "config.json"
@@ -46,7 +47,9 @@ def compare_config(config: Any, workdir: Path) -> None:
         raise EmotionError(f"'{path}' is not JSON ({error}); use another --workdir") from error
     if not isinstance(stored, dict) or not stored:
         raise EmotionError(f"'{path}' is no config; use another --workdir")
-    before = _flat(stored)
+    # A key that came after the run was begun stood where its default leaves things.
+    defaults = _flat(json.loads(default_config().to_json()))
+    before = {key: value for key, value in defaults.items() if key in now} | _flat(stored)
     for key in sorted({*before, *now} - CHANGEABLE):
         if before.get(key) != now.get(key):
             raise EmotionError(

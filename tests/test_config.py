@@ -160,7 +160,7 @@ def test_help_comes_before_all_errors(parse, capsys):
         ("channels", 2, "use 3, or 1 with grey=True"),
         ("channels", 1, "use 3, or 1 with grey=True"),
         ("best", "val/f1", "use one of val/accuracy, val/macro_f1, val/loss"),
-        ("data.feed", "disk", "use one of stream, resident"),
+        ("data.feed", "disk", "use one of auto, stream, resident"),
         ("data.train_votes", "most", "use one of majority, distribution"),
         ("model.dropout", ("much",), "must be numbers"),
         ("schedule.milestones", (0.5, None), "must be numbers, such as (0.5, 0.75)"),

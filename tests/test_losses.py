@@ -3,10 +3,11 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emotion_jax.losses import cross_entropy, inverse_frequency_weights
+from emotion_jax.losses import cross_entropy, inverse_frequency_weights, log_shares
 
 CLASSES = 5
 
@@ -70,3 +71,30 @@ def test_full_power_gives_every_class_the_same_say():
     counts = np.array([74_874, 134_415, 25_459, 14_090, 6_378, 3_803, 24_882, 3_750])
     shares = np.array(inverse_frequency_weights(counts)) * counts
     np.testing.assert_allclose(shares, counts.sum() / 8)
+
+
+def test_adjusted_logits_of_a_network_that_sees_nothing_are_equal():
+    # Where the picture says nothing, labels come by the classes' shares alone: all is adjustment.
+    counts = np.array([50, 30, 0, 15, 5])
+    labels = jnp.asarray(counts / counts.sum())[None]
+    adjustment = log_shares(counts)
+    assert adjustment[2] == 0
+    present = counts > 0
+    logits = jnp.where(present, 0.0, -30.0)[None]  # the absent class is shunned
+    slope = jax.grad(lambda x: cross_entropy(x, labels, logit_adjustment=adjustment).sum())(logits)
+    np.testing.assert_allclose(slope, 0, atol=1e-6)
+    # Without adjustment the frequent classes pull.
+    slope = jax.grad(lambda x: cross_entropy(x, labels).sum())(logits)
+    assert slope[0, 0] < -0.2 and slope[0, 4] > 0.1
+
+
+def test_logit_adjustment_adds_to_the_logits():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(4, 5)), np.eye(5)[[0, 1, 4, 2]]
+    adjustment = tuple(rng.normal(size=5))
+    np.testing.assert_allclose(
+        cross_entropy(jnp.asarray(logits), jnp.asarray(labels), logit_adjustment=adjustment),
+        loop(logits + adjustment, labels),
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(log_shares([1, 3], 2.0), 2 * np.log([0.25, 0.75]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from emotion_jax.data import selection
 from emotion_jax.data.pipeline import ArrayPixels, Pixels, Split
 from emotion_jax.data.sources import Source
 from emotion_jax.errors import EmotionError
-from emotion_jax.labels import one_hot, vote_targets
+from emotion_jax.labels import EMOTIONS, one_hot, vote_targets
 
 SOURCES = ("drawn_faces", "ferplus", "affectnet", "folder", "arrays")
 
@@ -85,6 +86,8 @@ def open_data(config: Any) -> dict[str, Split]:
             labels, votes = (targets, None) if source.targets == "label" else (None, targets)
             pixels, rows = RecordPixels(built.folder, name), np.arange(len(targets))
             splits[name] = _split(pixels, rows, labels, votes, rules[name])
+    if config.data.num_classes < len(EMOTIONS):
+        splits = {name: _first_classes(s, config.data.num_classes) for name, s in splits.items()}
     if config.data.holdout:
         splits = _hold_out(splits, marks, config)
     splits = _select(splits, config)
@@ -142,6 +145,13 @@ def _select(splits: dict[str, Split], config: Any) -> dict[str, Split]:
             rows = selection.stratify(split.labels.argmax(1), count, data.seed)
             chosen[name] = _part(split, rows)
     return chosen
+
+
+def _first_classes(split: Split, count: int) -> Split:
+    """The faces whose label lies among the first classes, their labels' shares made whole again."""
+    split = _part(split, np.flatnonzero(split.labels.argmax(1) < count))
+    labels = split.labels[:, :count]
+    return dataclasses.replace(split, labels=labels / labels.sum(axis=1, keepdims=True))
 
 
 def _part(split: Split, places: np.ndarray) -> Split:

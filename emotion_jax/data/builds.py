@@ -17,20 +17,21 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from emotion_jax.data.selection import digests
-from emotion_jax.data.sources import Source
+from emotion_jax.data.sources import Example, Source
 from emotion_jax.data.tally import source_report, summary
+from emotion_jax.data.threads import map_ahead
 from emotion_jax.errors import EmotionError
-from emotion_jax.images import encode_png
+from emotion_jax.images import decode_png, encode_png
 from emotion_jax.labels import EMOTIONS, VOTES
 
-# Before the import: banners are no news, and TensorFlow only decodes PNG here.
+# Before the import: banners are no news, and TensorFlow only moves bytes here.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
@@ -47,18 +48,21 @@ except ImportError as error:
 # Goes up with every change of what a build holds, so that no cache serves the old.
 FORMAT = 2
 _DIGESTS = ".digests"
+REPORT = "build_report.json"
 
 
 class Faces(tfds.core.GeneratorBasedBuilder):
     """Any `Source` as a TFDS data set: PNG faces with a label or votes, in the source's order."""
 
     VERSION = tfds.core.Version("1.0.0")
+    # What TFDS shows of it: description, homepage, citation.
+    ABOUT: ClassVar[dict[str, str]] = {}
 
     def __init__(self, *, source: Source, progress: Progress, **kwargs: Any):
         self.source, self.progress = source, progress
         self.targets: dict[str, list[Any]] = {}
         self.digests: dict[str, list[int]] = {}
-        super().__init__(file_format="array_record", **kwargs)
+        super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         target = (
@@ -73,8 +77,10 @@ class Faces(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {"image": image, self.source.targets: target, **extras}
             ),
+            supervised_keys=("image", self.source.targets),
             # The order of an epoch is ours, over record numbers: a build must not shuffle.
             disable_shuffling=True,
+            **self.ABOUT,
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
@@ -86,12 +92,13 @@ class Faces(tfds.core.GeneratorBasedBuilder):
     def _examples(self, split: str) -> Iterator[tuple[int, Any]]:
         targets, marks = self.targets.setdefault(split, []), self.digests.setdefault(split, [])
         begun, line = time.monotonic(), self.progress.add_task(split, total=None, pace=0.0)
-        for i, example in enumerate(self.source.examples(split)):
+        for i, result in enumerate(map_ahead(_encode, self.source.examples(split))):
+            mark, png, example = result()
             targets.append(example[self.source.targets])
-            marks.extend(digests(example["image"][None]).tolist())
+            marks.append(mark)
             pace = (i + 1) / (time.monotonic() - begun)
             self.progress.update(line, completed=i + 1, pace=pace)
-            yield i, {**example, "image": io.BytesIO(encode_png(example["image"]))}
+            yield i, {**example, "image": io.BytesIO(png)}
         if not targets:  # TFDS writes no empty split
             report = source_report(self.source)
             read = f" ({summary(report)})" if report else ""
@@ -104,6 +111,10 @@ class Faces(tfds.core.GeneratorBasedBuilder):
     def _log_download_bytes(self) -> None: ...
 
     def _log_download_done(self) -> None: ...
+
+
+def _encode(example: Example) -> tuple[int, bytes, Example]:
+    return int(digests(example["image"][None])[0]), encode_png(example["image"]), example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,14 +181,16 @@ def _write(source: Source, folder: Path, options: str) -> None:
     print(f"building {source.name} in {folder} (once)", flush=True)
     tfds.disable_progress_bar()
     with _progress() as progress:
-        builder = Faces(source=source, progress=progress, data_dir=str(folder))
+        builder = Faces(
+            source=source, progress=progress, data_dir=str(folder), file_format="array_record"
+        )
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )
     (folder / "options.json").write_text(options)
     report = source_report(source)
     if report is not None:
-        (folder / "build_report.json").write_text(json.dumps(report, indent=1))
+        (folder / REPORT).write_text(json.dumps(report, indent=1))
     # Last, and whole: a build without it is unfinished.
     targets: dict[str, Any] = {split: np.array(rows) for split, rows in builder.targets.items()}
     marks: dict[str, Any] = {
@@ -189,7 +202,7 @@ def _write(source: Source, folder: Path, options: str) -> None:
     counts = (f"{len(rows)} {split}" for split, rows in targets.items())
     print(f"built: {', '.join(counts)}", flush=True)
     if report is not None:
-        print(f"{summary(report)}; names in {folder / 'build_report.json'}", flush=True)
+        print(f"{summary(report)}; names in {folder / REPORT}", flush=True)
 
 
 def _progress() -> Progress:
@@ -207,6 +220,7 @@ class RecordPixels:
     """The pictures of one split of a build, read by record number through tf.data."""
 
     def __init__(self, folder: Path, split: str):
+        self._folder = folder
         path = folder / Faces.name / str(Faces.VERSION)
         if not (path / "features.json").is_file():
             raise _damaged(folder)
@@ -223,14 +237,22 @@ class RecordPixels:
         def read(batch: np.ndarray) -> np.ndarray:
             return np.array(self._records.__getitems__(batch.tolist()), object)
 
-        def decode(record: tf.Tensor) -> tf.Tensor:
-            png = tf.io.parse_single_example(
-                record, {"image": tf.io.FixedLenFeature((), tf.string)}
-            )
-            return tf.ensure_shape(tf.io.decode_png(png["image"], self.shape[-1]), self.shape)
+        def decode(pngs: np.ndarray) -> np.ndarray:
+            images = np.empty((len(pngs), *self.shape), np.uint8)
+            for image, png in zip(images, pngs, strict=True):
+                image[:] = decode_png(png, self.shape[-1])
+            return images
+
+        def load(batch: tf.Tensor) -> tf.Tensor:
+            # A whole batch in each call: an element of tf.data costs as much as a small face. And
+            # OpenCV decodes twice as fast as TensorFlow; both let the other batches go on.
+            records = tf.numpy_function(read, [batch], tf.string)
+            pngs = tf.io.parse_example(records, {"image": tf.io.FixedLenFeature((), tf.string)})
+            return tf.numpy_function(decode, [pngs["image"]], tf.uint8)
 
         data = tf.data.Dataset.from_tensor_slices(rows.astype(np.int64))
-        data = data.map(lambda batch: tf.numpy_function(read, [batch], tf.string))
-        data = data.unbatch().map(decode, tf.data.AUTOTUNE, deterministic=True)
-        data = data.batch(rows.shape[1], drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-        return data.as_numpy_iterator()
+        data = data.map(load, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+        try:
+            yield from data.as_numpy_iterator()
+        except tf.errors.OpError as error:  # a record that is cut off, or no PNG
+            raise _damaged(self._folder) from error

@@ -8,7 +8,8 @@ the numbers to pick from it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -21,6 +22,8 @@ from emotion_jax.errors import EmotionError
 from emotion_jax.preprocess import Batch
 
 PADDING = -1
+# Of a device's memory, what a resident set may take: the network needs the rest.
+MEMORY_SHARE = 1 / 3
 
 
 class Pixels(Protocol):
@@ -137,12 +140,10 @@ class Resident:
     def __init__(self, split: Split, mesh: Mesh):
         self.split, self.mesh = split, mesh
         order = np.maximum(evaluation_order(len(split), self.CHUNK), 0)
-        chunks = list(split.pixels.stream(split.rows[order]))
-        data = {
-            "image": np.concatenate(chunks)[: len(split)],
-            "label": split.labels,
-            "weight": split.weight,
-        }
+        images = np.empty((order.size, *split.pixels.shape), np.uint8)
+        for i, chunk in enumerate(split.pixels.stream(split.rows[order])):
+            images[i * self.CHUNK : (i + 1) * self.CHUNK] = chunk
+        data = {"image": images[: len(split)], "label": split.labels, "weight": split.weight}
         self.data = sharding.replicate(mesh, data)
 
     def __call__(self, order: np.ndarray, start: int = 0) -> Iterator[tuple[Any, ...]]:
@@ -156,6 +157,12 @@ class Resident:
         numbers = jax.lax.with_sharding_constraint(order[step], sharding.batch_sharding(self.mesh))
         batch = {name: x[jnp.maximum(numbers, 0)] for name, x in data.items()}
         return {**batch, "weight": jnp.where(numbers == PADDING, 0, batch["weight"])}
+
+
+def choose_feed(splits: Iterable[Split], mesh: Mesh) -> str:
+    """The feed that `data.feed=auto` means: "resident" where the pictures fit, else "stream"."""
+    size = sum(len(split) * math.prod(split.pixels.shape) for split in splits)
+    return "resident" if size <= MEMORY_SHARE * sharding.memory(mesh) else "stream"
 
 
 def make_feed(name: str, split: Split, mesh: Mesh) -> Stream | Resident:

@@ -1,4 +1,4 @@
-"""Which faces of a split count: parts held out, stratified subsets, caps; seeded, pure NumPy."""
+"""Which faces count: parts held out, subsets, caps, balanced epochs; seeded, pure NumPy."""
 
 from __future__ import annotations
 
@@ -53,16 +53,56 @@ def stratify(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
       Their places, `[count]`, in order.
     """
     classes, counts = np.unique(labels, return_counts=True)
-    exact = counts * (count / max(len(labels), 1))
-    takes = np.floor(exact).astype(int)
-    # What rounding down left goes to the largest remainders.
-    takes[np.argsort(takes - exact, kind="stable")[: count - takes.sum()]] += 1
+    takes = _round(counts * (count / max(len(labels), 1)), count)
     return _draw(labels, dict(zip(classes.tolist(), takes.tolist(), strict=True)), [seed, 2])
+
+
+def epoch_counts(counts: np.ndarray, power: float) -> np.ndarray:
+    """Draws of each class in an epoch of as many draws as there are faces.
+
+    Args:
+      counts: faces a class, int `[K]`.
+      power: a class's share is count ** (1 - power): 0 leaves the shares, 1 makes them equal.
+
+    Returns:
+      int `[K]`, of the same sum; 0 where there is no face.
+    """
+    shares = np.where(counts > 0, np.maximum(counts, 1.0) ** (1 - power), 0)
+    return _round(shares * (counts.sum() / max(shares.sum(), 1e-9)), int(counts.sum()))
+
+
+def sample(labels: np.ndarray, power: float, seed: int, epoch: int) -> np.ndarray:
+    """Draws an epoch in which rare classes come more often; no face is drawn again while another
+    of its class was drawn less.
+
+    Args:
+      labels: codes of classes, int `[N]`.
+      power: see `epoch_counts`.
+      seed: another one draws other faces.
+      epoch: likewise.
+
+    Returns:
+      Places, `[N]`, class by class.
+    """
+    rng, drawn = np.random.default_rng([seed, 4, epoch]), [np.zeros(0, int)]
+    for label, draws in enumerate(epoch_counts(np.bincount(labels), power)):
+        places = np.flatnonzero(labels == label)
+        while draws > 0:
+            drawn.append(rng.permutation(places)[:draws])
+            draws -= len(places)
+    return np.concatenate(drawn)
 
 
 def cap(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
     """Draws at most `limit` faces of each class; returns their places in order."""
     return _draw(labels, dict.fromkeys(np.unique(labels).tolist(), limit), [seed, 3])
+
+
+def _round(exact: np.ndarray, total: int) -> np.ndarray:
+    """Whole numbers of the given sum: what rounding down leaves goes to the largest remainders."""
+    whole = np.floor(exact).astype(int)
+    whole[np.argsort(whole - exact, kind="stable")[: total - whole.sum()]] += 1
+    return whole
 
 
 def _draw(labels: np.ndarray, takes: dict[int, int], seed: list[int]) -> np.ndarray:

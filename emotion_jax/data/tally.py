@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypedDict, TypeVar
 
 import numpy as np
 
 from emotion_jax.data.sources import Example, Source
+from emotion_jax.data.threads import map_ahead
 from emotion_jax.errors import EmotionError
-
-# Faces read ahead, a thread: enough that one large picture does not hold up the others.
-AHEAD = 4
 
 
 class Report(TypedDict):
@@ -57,25 +52,20 @@ class Tally:
           read: makes a row's face, or raises a `DroppedError`.
         """
         self._kept[split], self._dropped[split] = 0, []
-        threads = min(os.cpu_count() or 1, 16)  # decoding lets go of Python's lock; disks have ends
-        waiting: deque[tuple[str, Future[Example]]] = deque()
-        with ThreadPoolExecutor(threads) as pool:
-            for row in rows:
-                waiting.append((row.name, pool.submit(read, row)))
-                if len(waiting) > threads * AHEAD:
-                    yield from self._next(split, waiting)
-            while waiting:
-                yield from self._next(split, waiting)
 
-    def _next(self, split: str, waiting: deque[tuple[str, Future[Example]]]) -> Iterator[Example]:
-        name, future = waiting.popleft()
-        try:
-            example = future.result()
-        except DroppedError as reason:
-            self._dropped[split].append((str(reason), name))
-        else:
-            self._kept[split] += 1
-            yield example
+        def attempt(row: RowT) -> tuple[str, Example | DroppedError]:
+            try:
+                return row.name, read(row)
+            except DroppedError as reason:
+                return row.name, reason
+
+        for result in map_ahead(attempt, rows):
+            name, example = result()
+            if isinstance(example, DroppedError):
+                self._dropped[split].append((str(example), name))
+            else:
+                self._kept[split] += 1
+                yield example
 
     def report(self) -> Report:
         """What became of the rows of every split read so far."""

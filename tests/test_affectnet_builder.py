@@ -1,0 +1,38 @@
+"""AffectNet as an ordinary TFDS data set."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from false_affectnet import write_flawed_csv
+
+from emotion_jax.data import affectnet_builder  # noqa: F401, registers "affectnet"
+from emotion_jax.data.affectnet import AffectNet
+
+
+def make_builder(name, folder, data_dir):
+    builder = tfds.builder(name, data_dir=str(data_dir))
+    config = tfds.download.DownloadConfig(manual_dir=str(folder))
+    builder.download_and_prepare(download_config=config)
+    return builder
+
+
+@pytest.mark.parametrize("size", [64, 224])
+def test_it_builds_and_loads_by_name(tmp_path, size):
+    known = write_flawed_csv(tmp_path / "a")
+    builder = make_builder(f"affectnet/{size}", tmp_path / "a", tmp_path / "built")
+    assert json.loads((builder.data_path / "build_report.json").read_text()) == known.report()
+    faces = tfds.load(f"affectnet/{size}", split="train", data_dir=str(tmp_path / "built"))
+    source = AffectNet(str(tmp_path / "a"), size)
+    for face, expected in zip(faces.as_numpy_iterator(), source.examples("train"), strict=True):
+        np.testing.assert_array_equal(face["image"], expected["image"])
+        for name in ("label", "valence", "arousal"):
+            assert face[name] == expected[name]
+    counts = {name: split.num_examples for name, split in builder.info.splits.items()}
+    assert counts == known.report()["kept"]
+
+
+def test_a_missing_folder_says_what_to_put_there(tmp_path):
+    with pytest.raises(AssertionError, match="AffectNet is licensed: ask its authors"):
+        make_builder("affectnet/64", tmp_path / "gone", tmp_path / "built")
