@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from false_affectnet import COLUMNS, Csv, write_flawed_csv, write_npy, write_plain_csv
 from false_pictures import SIDE, around, make_face
+from test_train import Tiny
 
+from emotion_jax import models
 from emotion_jax.config import check_config, default_config
 from emotion_jax.data import make_source, open_data
 from emotion_jax.data.affectnet import AffectNet, crop_box
@@ -16,6 +18,7 @@ from emotion_jax.data.builds import build
 from emotion_jax.data.tally import DroppedError, summary
 from emotion_jax.errors import EmotionError
 from emotion_jax.experiment import make_experiment
+from emotion_jax.train import train_and_evaluate
 
 
 def source_of(root, **options):
@@ -249,6 +252,22 @@ def test_the_array_file_holds_the_same_faces(tmp_path):
     np.testing.assert_array_equal(arrays.images, [a.face for a in known.answers])
     assert arrays.labels.tolist() == [a.label for a in known.answers]
     assert arrays.split.tolist() == [0] * 8 + [1] * 4
+
+
+def test_both_layouts_train_to_the_same_numbers(tmp_path, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", Tiny)
+    write_plain_csv(tmp_path / "csv", 64, 16)
+    write_npy(tmp_path / "npy", 64, 16)
+    logs = []
+    for layout in ("csv", "npy"):
+        config = config_of(tmp_path, holdout=0.25)
+        config.data.dir = str(tmp_path / layout)
+        config.model = {"name": "tiny"}
+        config.update({"batch_size": 16, "eval_batch_size": 16, "num_epochs": 2})
+        train_and_evaluate(config, tmp_path / f"run-{layout}")
+        lines = (tmp_path / f"run-{layout}" / "metrics.jsonl").read_text().splitlines()
+        logs.append([{**json.loads(line), "images_per_s": 0} for line in lines])
+    assert len(logs[0]) == 2 and logs[0] == logs[1]
 
 
 def test_summaries():
