@@ -26,6 +26,7 @@ FLOORS = (
         "faces",
         "rows",
         "draw",
+        "tracking",
         "logs",
     }
     | {"report", "data", "weights"},
