@@ -27,6 +27,7 @@ FLOORS = (
         "rows",
         "draw",
         "tracking",
+        "video",
         "logs",
     }
     | {"report", "data", "weights"},
