@@ -20,6 +20,7 @@ import numpy as np
 from emotion_jax import draw, faces
 from emotion_jax.analyze import Predictor
 from emotion_jax.errors import EmotionError
+from emotion_jax.faces import Face
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.rows import Row, RowWriter, make_row
 from emotion_jax.timeline import Timeline, plot_timeline
@@ -50,8 +51,8 @@ class _Found:
     """A frame, the faces in it, and those to be hidden in it."""
 
     frame: Frame
-    faces: list[faces.Face]
-    hidden: list[faces.Face]
+    faces: list[Face]
+    hidden: list[Face]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,12 +214,12 @@ def _find(frames: Generator[Frame], finder: faces.Finder, *, blur: bool) -> Gene
     if blur:
         eager = dataclasses.replace(finder, min_score=min(finder.min_score, _HIDDEN_SCORE))
 
-    def search() -> Generator[tuple[Frame, list[faces.Face]]]:
+    def search() -> Generator[tuple[Frame, list[Face]]]:
         with contextlib.closing(_ahead(frames, _AHEAD)) as decoded:
             for frame in decoded:
                 yield frame, eager.detect(frame.image)
 
-    near: deque[tuple[Frame, list[faces.Face]]] = deque()
+    near: deque[tuple[Frame, list[Face]]] = deque()
 
     def take() -> _Found:
         frame, all_faces = near[0]
@@ -248,7 +249,7 @@ def _ahead(items: Generator[T], count: int) -> Generator[T]:
 
 
 def _predict(
-    image: np.ndarray, boxes: list[faces.Face], predictor: Predictor, finder: faces.Finder
+    image: np.ndarray, boxes: list[Face], predictor: Predictor, finder: faces.Finder
 ) -> np.ndarray:
     if not boxes:
         return np.empty((0, len(EMOTIONS)), np.float32)
@@ -258,7 +259,7 @@ def _predict(
 def _make_rows(
     source: str,
     frame: Frame,
-    boxes: list[faces.Face],
+    boxes: list[Face],
     numbers: list[int],
     probabilities: np.ndarray,
 ) -> list[Row]:
