@@ -186,6 +186,20 @@ def test_an_output_that_is_no_folder_is_refused(found, predictor, tmp_path):
         analyze.analyze_pictures([path], predictor, output=path)
 
 
+def test_blurred_faces_are_hidden_in_what_is_written(found, predictor, tmp_path):
+    path = write_picture(tmp_path / "a.png", 1)
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    image[0, 0] = 1
+    images.write_image(path, image)
+    rows = []
+    for blur in (False, True):
+        analyze.analyze_pictures([path], predictor, output=tmp_path / "out", blur=blur)
+        rows.append((tmp_path / "out" / "predictions.csv").read_text())
+        inside = images.read_image(tmp_path / "out" / "a.png")[25:45, 15:35].reshape(-1, 3)
+        assert (len(np.unique(inside, axis=0)) <= 36) is blur
+    assert rows[0] == rows[1]
+
+
 def test_quitting_the_window_stops(found, predictor, tmp_path, monkeypatch):
     for name in ("a.png", "b.png", "c.png"):
         write_picture(tmp_path / name, 1)

@@ -33,6 +33,7 @@ FLOORS = (
     }
     | {"report", "data", "weights"},
     {"inference", "analyze"},
+    {"film"},
     {"experiment", "export"},
     {"train", "conclude"},
 )
