@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from emotion_jax.errors import EmotionError, run
+
+if TYPE_CHECKING:
+    from emotion_jax.analyze import Predictor
 
 EXAMPLES = """\
 Read the emotions of the faces in pictures.
@@ -14,24 +18,31 @@ Read the emotions of the faces in pictures.
   python predict.py --image=portrait.jpg
   python predict.py --image=holiday --image=party.png --output=results
   python predict.py --image="shots/**/*.jpg" --format=jsonl > faces.jsonl
+  python predict.py --camera
 """
 
 # Flags of their own: the libraries' global ones would crowd the help.
 FLAGS = flags.FlagValues()
 FLAGS.set_gnu_getopt(True)  # flags count after plain words, too
 flags.DEFINE_multi_string("image", [], "a file, a folder or a glob", FLAGS)
+flags.DEFINE_boolean("camera", False, "what a camera sees, in a window", FLAGS)
+flags.DEFINE_string("device", "0", "of --camera: index, path, address or a film", FLAGS)
 flags.DEFINE_string("model", None, "weights: a path or a shipped name", FLAGS)
 flags.DEFINE_string("output", None, "folder for the rows and the annotated pictures", FLAGS)
 flags.DEFINE_enum("format", "csv", ["csv", "jsonl"], "of the rows", FLAGS)
-flags.DEFINE_boolean("show", False, "open a window; a key for the next, q or Esc to quit", FLAGS)
+flags.DEFINE_float(
+    "smoothing", 0.5, "seconds of averaging a person's", lower_bound=0, flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "min_face", None, "width in pixels of the smallest faces", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_boolean("show", None, "open a window (--camera does); q or Esc quits", FLAGS)
 flags.DEFINE_boolean("debug", False, "show the traceback of an error", FLAGS)
 flags.DEFINE_boolean("version", False, "print the version", FLAGS)
 flags.DEFINE_boolean("help", False, "print this", FLAGS, short_name="h")
 HELPED = [name for name in FLAGS if len(name) > 1]
 # Of a later version; known here to be refused with a word of their own.
-flags.DEFINE_boolean("camera", False, "", FLAGS)
 flags.DEFINE_string("video", None, "", FLAGS)
-flags.DEFINE_integer("device", 0, "", flag_values=FLAGS)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -60,9 +71,10 @@ def main() -> None:
         import emotion_jax
 
         print(f"emotion_jax {emotion_jax.__version__}")
-    elif FLAGS.camera or FLAGS.video:
-        what = "--camera" if FLAGS.camera else "--video"
-        raise EmotionError(f"{what} is not in this version yet; read pictures with --image=PATH")
+    elif FLAGS.camera:
+        watch_camera()
+    elif FLAGS.video:
+        raise EmotionError("--video is not in this version yet; read pictures with --image=PATH")
     elif FLAGS.help or not pictures:
         print(EXAMPLES)
         for name in HELPED:
@@ -76,8 +88,28 @@ def main() -> None:
             load_predictor(FLAGS.model),
             output=FLAGS.output,
             format=FLAGS.format,
-            show=FLAGS.show,
+            show=bool(FLAGS.show),
         )
+
+
+def watch_camera() -> None:
+    """Do what --camera says."""
+    from emotion_jax.live import watch
+
+    def load() -> Predictor:
+        from emotion_jax import load_predictor
+
+        return load_predictor(FLAGS.model)
+
+    watch(
+        FLAGS.device,
+        load,
+        min_face=FLAGS.min_face,
+        smoothing=FLAGS.smoothing,
+        output=FLAGS.output,
+        format=FLAGS.format,
+        show=FLAGS.show is not False,
+    )
 
 
 if __name__ == "__main__":

@@ -28,10 +28,12 @@ FLOORS = (
         "draw",
         "tracking",
         "video",
+        "camera",
+        "window",
         "logs",
     }
     | {"report", "data", "weights"},
-    {"inference", "analyze"},
+    {"inference", "analyze", "labeller", "recorder", "live"},
     {"experiment", "export"},
     {"train", "conclude"},
 )
