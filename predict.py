@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from emotion_jax.compilation_cache import enable_compilation_cache
 from emotion_jax.errors import EmotionError, run
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def main() -> None:
 
         print(f"emotion_jax {emotion_jax.__version__}")
     elif FLAGS.camera:
+        enable_compilation_cache()
         watch_camera()
     elif FLAGS.video:
         raise EmotionError("--video is not in this version yet; read pictures with --image=PATH")
@@ -80,6 +82,7 @@ def main() -> None:
         for name in HELPED:
             print(f"  --{name:8} {' '.join(FLAGS[name].help.split())}")
     else:
+        enable_compilation_cache()
         from emotion_jax import load_predictor
         from emotion_jax.analyze import analyze_pictures
 

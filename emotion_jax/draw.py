@@ -89,7 +89,7 @@ def annotate_status(image: np.ndarray, text: str, *, recording: bool = False) ->
     canvas = np.ascontiguousarray(image).copy()
     if not text and not recording:
         return canvas
-    height = max(_SMALLEST, min(canvas.shape[:2]) / 44)
+    height = max(_SMALLEST, min(canvas.shape[:2]) / 32)
     dot = 1.3 * height if recording else 0.0
     size = round(_text_width(text, height) + dot + 2 * _GAP * height), round(1.8 * height)
     corner = canvas.shape[1] - size[0] - round(height / 2), round(height / 2)

@@ -17,6 +17,8 @@ from emotion_jax.errors import EmotionError  # noqa: E402
 
 _LARGEST = 1200, 800  # width and height in pixels: fits a laptop's screen
 _ESCAPE = 27
+# The last: without a bar of tools, whose keys would be in the way of ours.
+_FLAGS = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
 
 
 class Window:
@@ -36,7 +38,7 @@ class Window:
         size = image.shape[1], image.shape[0]
         try:
             if self._size is None:
-                cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+                cv2.namedWindow(self._title, _FLAGS)
             if size != self._size:  # else it stays as large as the user made it
                 shrink = min(1.0, _LARGEST[0] / size[0], _LARGEST[1] / size[1])
                 cv2.resizeWindow(self._title, round(size[0] * shrink), round(size[1] * shrink))

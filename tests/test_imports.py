@@ -28,6 +28,7 @@ FLOORS = (
         "draw",
         "tracking",
         "video",
+        "compilation_cache",
         "camera",
         "window",
         "logs",
