@@ -94,6 +94,7 @@ def analyze_pictures(
     finder: faces.Finder = faces.DEFAULT,
     output: str | os.PathLike[str] | None = None,
     format: str = "csv",
+    blur: bool = False,
     show: bool = False,
 ) -> Summary:
     """Read the emotions in many pictures and write them down as they come.
@@ -109,6 +110,7 @@ def analyze_pictures(
         pictures, named as their sources, with a number where two would collide; no source is
         ever overwritten. Without it rows go to standard output, and nothing else does.
       format: of the rows: "csv" or "jsonl".
+      blur: hide the faces that are found in the annotated pictures.
       show: show each annotated picture in a window until a key is pressed; q or Esc stops.
 
     Returns:
@@ -135,7 +137,8 @@ def analyze_pictures(
             if output is None and not show:
                 continue
             numbers = range(len(boxes)) if len(boxes) > 1 else None
-            annotated = draw.annotate(image, boxes, probabilities, numbers=numbers)
+            canvas = draw.hide(image, boxes) if blur else image
+            annotated = draw.annotate(canvas, boxes, probabilities, numbers=numbers)
             if output is not None:
                 images.write_image(targets[source], annotated)
             if show and not window.show(annotated):

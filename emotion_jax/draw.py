@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from emotion_jax.faces import Face
+from emotion_jax.images import resize
 from emotion_jax.labels import EMOTIONS
 
 Color = tuple[int, int, int]
@@ -35,6 +36,7 @@ _EM = cv2.getTextSize("Hg", _FONT, 1.0, 1)[0][1]  # height of a line at scale 1;
 _SMALLEST = 9  # height in pixels of letters that can still be read
 _PITCH = 1.5  # distance of the panel's lines, in heights of a letter
 _BAR = 5.0  # length of a full bar, likewise
+_PATCHES = 6  # along each side of a hidden face: its eyes share one row of them
 _GAP = 0.6  # between columns and around them, likewise
 
 
@@ -72,6 +74,29 @@ def annotate(
         taken.append(_draw_plate(canvas, boxes[i], text, COLORS[best[i]], taken))
     for i in by_size:
         taken += _draw_panel(canvas, boxes[i], probabilities[i], taken)
+    return canvas
+
+
+def hide(image: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
+    """Make faces unrecognizable: each becomes, from the hair to the chin, a few even patches.
+
+    Args:
+      image: uint8 `[H, W, 3]`, RGB; left as it is.
+      faces: their boxes may leave the picture.
+
+    Returns:
+      uint8 `[H, W, 3]`, RGB.
+    """
+    canvas = np.ascontiguousarray(image).copy()
+    for face in faces:
+        # The detector's box ends at the brows, the chin and the cheeks.
+        wide, tall = 1.4 * face.width, 1.7 * face.height
+        left, top = face.x - 0.2 * face.width, face.y - 0.45 * face.height
+        x, y, width, height = _clip_box(Face(left, top, wide, tall, 0.0), canvas)
+        if width and height:
+            patches = resize(image[y : y + height, x : x + width], _PATCHES, _PATCHES)
+            rows, columns = (np.arange(side) * _PATCHES // side for side in (height, width))
+            canvas[y : y + height, x : x + width] = patches[rows[:, None], columns]
     return canvas
 
 

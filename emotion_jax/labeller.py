@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol
 
 import numpy as np
 
@@ -15,15 +14,7 @@ from emotion_jax import faces
 from emotion_jax.analyze import Predictor
 from emotion_jax.camera import Camera, Frame
 from emotion_jax.labels import EMOTIONS
-
-
-class Tracker(Protocol):
-    """Who is who, see `tracking.People`."""
-
-    def update(
-        self, faces: Sequence[faces.Face], probabilities: np.ndarray, time_s: float
-    ) -> tuple[list[int], np.ndarray]:
-        """Number the faces of the next frame and smooth their probabilities."""
+from emotion_jax.tracking import People
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +49,7 @@ class Labeller:
         load: Callable[[], Predictor],
         *,
         finder: Callable[[Frame], faces.Finder],
-        tracker: Callable[[], Tracker],
+        people: People,
     ) -> None:
         """Begin.
 
@@ -66,9 +57,9 @@ class Labeller:
           camera: the frames.
           load: gives the predictor.
           finder: gives the finder of the faces, once the first frame is known.
-          tracker: gives the tracker.
+          people: who is who.
         """
-        self._camera, self._load, self._finder, self._tracker = camera, load, finder, tracker
+        self._camera, self._load, self._finder, self._people = camera, load, finder, people
         self._results: queue.Queue[Labelled | BaseException | None] = queue.Queue(1)
         self._closed = threading.Event()
         self.done = False
@@ -126,7 +117,6 @@ class Labeller:
         predictor = self._load()
         # Compiled for one face now, or it would be when the first comes in.
         predictor(np.zeros((1, predictor.spec.size, predictor.spec.size, 3), np.uint8))
-        tracker = self._tracker()
         frame = self._camera.next()
         if frame is None:
             return
@@ -136,7 +126,7 @@ class Labeller:
             raw = np.empty((0, len(EMOTIONS)), np.float32)
             if found:
                 raw = np.asarray(predictor(finder.crop(frame.image, found, predictor.spec)))
-            numbers, probabilities = tracker.update(found, raw, frame.time_s)
+            numbers, probabilities = self._people.update(found, raw, frame.time_s)
             self._put(Labelled(frame, found, numbers, probabilities))
             frame = self._camera.next(frame.index)
 

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -18,8 +17,9 @@ import numpy as np
 from emotion_jax import draw
 from emotion_jax.camera import Camera, Frame
 from emotion_jax.faces import DEFAULT, Finder
-from emotion_jax.labeller import Labelled, Labeller, Tracker
+from emotion_jax.labeller import Labelled, Labeller
 from emotion_jax.recorder import Recorder
+from emotion_jax.tracking import SMOOTHING, People
 from emotion_jax.window import Window, check_display
 from emotion_jax.workdir import Stop
 
@@ -44,7 +44,7 @@ def watch(
     *,
     finder: Finder = DEFAULT,
     min_face: float | None = None,
-    smoothing: float = 0.5,
+    smoothing: float = SMOOTHING,
     output: str | os.PathLike[str] | None = None,
     format: str = "csv",
     show: bool = True,
@@ -93,27 +93,18 @@ def watch(
             camera,
             load,
             finder=lambda frame: _fit_finder(finder, min_face, frame),
-            tracker=lambda: _make_tracker(smoothing),
+            people=People(smoothing=smoothing),
         )
         stack.enter_context(labeller)
         if show:
             _run_window(camera, labeller, recorder, stop)
         else:
             _run_blind(labeller, recorder, stop, film=output is not None)
-    if stop.asked == signal.SIGINT:
-        raise KeyboardInterrupt("told")
-    if stop.asked is not None:
-        raise SystemExit(128 + stop.asked)
+    stop.leave()
 
 
 def _fit_finder(finder: Finder, min_face: float | None, frame: Frame) -> Finder:
     return dataclasses.replace(finder, min_face=min_face or _MIN_FACE * frame.image.shape[0])
-
-
-def _make_tracker(smoothing: float) -> Tracker:
-    from emotion_jax.tracking import People  # brings SciPy; on the thread that labels
-
-    return People(smoothing=smoothing)
 
 
 def _run_blind(labeller: Labeller, recorder: Recorder, stop: Stop, *, film: bool) -> None:

@@ -15,6 +15,9 @@ import numpy as np
 
 from emotion_jax.faces import Face
 
+# Two frames of a calm face differ by some percent; an expression takes half a second to appear.
+SMOOTHING = 0.2
+
 # Seconds without a face after which a person is forgotten: a turn of the head, someone passing by.
 _MEMORY = 2.0
 # Seconds over which a speed is averaged: a detector's boxes jump by a tenth of a face.

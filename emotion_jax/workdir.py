@@ -115,13 +115,17 @@ class Stop(contextlib.AbstractContextManager["Stop"]):
         self.asked = number
 
     def leave_if_asked(self, step: int) -> None:
-        """Ends the program as the signal would have."""
-        if self.asked is None:
-            return
-        say(f"stopped, saved at step {step}; the same command goes on from there")
+        """Says what is saved and ends the program as the signal would have."""
+        if self.asked is not None:
+            say(f"stopped, saved at step {step}; the same command goes on from there")
+            self.leave()
+
+    def leave(self) -> None:
+        """Ends the program as the signal would have, if one came; the caller has said so."""
         if self.asked == signal.SIGINT:
             raise KeyboardInterrupt("saved")
-        raise SystemExit(128 + self.asked)
+        if self.asked is not None:
+            raise SystemExit(128 + self.asked)
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._before.items():

@@ -27,6 +27,7 @@ FLOORS = (
         "rows",
         "draw",
         "tracking",
+        "timeline",
         "video",
         "compilation_cache",
         "camera",

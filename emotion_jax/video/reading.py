@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class FilmReader:
 
     def frames(
         self, *, every: int = 1, start: float = 0.0, end: float | None = None
-    ) -> Iterator[Frame]:
+    ) -> Generator[Frame]:
         """Read the film, or a part of it; damaged frames are left out.
 
         Args:
