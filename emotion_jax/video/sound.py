@@ -36,13 +36,14 @@ class Sound:
         if self._copied:
             self._stream = output.add_stream_from_template(source)
         else:
-            self._stream = output.add_stream("aac", rate=source.codec_context.sample_rate)
-            self._stream.layout = source.codec_context.layout
+            # Wave files often say how many channels they have, and not which.
+            self._stream = output.add_stream("aac", rate=_aac_rate(source.codec_context))
+            self._stream.layout = "mono" if source.codec_context.channels == 1 else "stereo"
 
     def copy(self, until_s: float | None = None) -> None:
         """Take over what begins before a time in the source, in seconds, or all that is left.
 
-        What begins before the other film does is left out.
+        What ends before the other film begins is left out; a decoder needs the packet before.
         """
         while self._packets is not None:
             packet, self._waiting = self._waiting or self._read(), None
@@ -53,7 +54,7 @@ class Sound:
                 if until_s is not None and begin >= self._zero + Fraction(until_s):
                     self._waiting = packet
                     return
-                if begin + (packet.duration or 0) * packet.time_base <= self._begin:
+                if begin + (packet.duration or 0) * packet.time_base < self._begin:
                     continue
             self._put(packet)
 
@@ -85,6 +86,12 @@ class Sound:
             packet.pts -= ticks
             packet.dts -= ticks
             self._output.mux(packet)
+
+
+def _aac_rate(context: Any) -> int:
+    """The sound's own rate, or where AAC has none such, that of films."""
+    rates = av.Codec("aac", "w").audio_rates or []
+    return context.sample_rate if context.sample_rate in rates else 48_000
 
 
 def open_sound(path: str | os.PathLike[str], output: Any, begin_s: float) -> Sound | None:

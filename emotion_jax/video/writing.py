@@ -17,14 +17,16 @@ from emotion_jax.errors import EmotionError
 from emotion_jax.images import resize
 from emotion_jax.video.sound import Sound, open_sound
 
-# Ticks a second of the films written: a multiple of all common frame rates.
-_TICKS = 90_000
+# Ticks a second of the films written: a multiple of most frame rates, and as many as MPEG-4 takes.
+_TICKS = 60_000
 _TIME_BASE = Fraction(1, _TICKS)
 
-# H.264 plays everywhere; a build of FFmpeg without it has the older MPEG-4.
-_ENCODERS = ("libx264", "h264", "mpeg4")
-# Visually no loss, at a speed that leaves the processor to the faces.
-_ENCODING = {"crf": "20", "preset": "veryfast"}
+# H.264 plays everywhere; a build of FFmpeg without it has the older MPEG-4. Visually no loss, at a
+# speed that leaves the processor to the faces.
+_ENCODERS = {
+    "libx264": {"crf": "20", "preset": "veryfast"},
+    "mpeg4": {"flags": "+qscale", "global_quality": "354"},  # 118 for each step, of which 1 is best
+}
 _BT709 = 1  # the colours of high definition, in FFmpeg's numbers
 
 
@@ -145,9 +147,9 @@ class FilmWriter(contextlib.AbstractContextManager["FilmWriter"]):
 
 def _add_pictures(container: Any, rate: Fraction) -> Any:
     """The stream of the film's pictures, by the best encoder there is."""
-    for name in _ENCODERS:
+    for name, options in _ENCODERS.items():
         try:
-            stream = container.add_stream(name, rate=rate, options=_ENCODING)
+            stream = container.add_stream(name, rate=rate, options=options)
         except (av.FFmpegError, ValueError):
             continue
         stream.pix_fmt = "yuv420p"
