@@ -1,17 +1,22 @@
-"""Read the emotions in pictures and films: flags, then one call of the package."""
+"""Read the emotions in pictures, films and what a camera sees: flags, then one call."""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
+from emotion_jax.compilation_cache import enable_compilation_cache
 from emotion_jax.errors import EmotionError, run
 
-EXAMPLES = """\
-Read the emotions of the faces in pictures and films.
+if TYPE_CHECKING:
+    from emotion_jax.analyze import Predictor
 
-  python predict.py --image=portrait.jpg
+EXAMPLES = """\
+Read the emotions of the faces in pictures, films and what a camera sees.
+
+  python predict.py --camera
   python predict.py --image="shots/**/*.jpg" --image=party.png --output=results
   python predict.py --video=film.mp4 --output=results
 """
@@ -20,6 +25,8 @@ Read the emotions of the faces in pictures and films.
 FLAGS = flags.FlagValues()
 FLAGS.set_gnu_getopt(True)  # flags count after plain words, too
 flags.DEFINE_multi_string("image", [], "a file, a folder or a glob", FLAGS)
+flags.DEFINE_boolean("camera", False, "what a camera sees: s saves, r records, q quits", FLAGS)
+flags.DEFINE_string("device", "0", "the camera: an index, a path, an address, a film", FLAGS)
 flags.DEFINE_string("model", None, "weights: a path or a shipped name", FLAGS)
 flags.DEFINE_string("output", None, "folder for the rows and what is drawn", FLAGS)
 flags.DEFINE_enum("format", "csv", ["csv", "jsonl"], "of the rows", FLAGS)
@@ -34,14 +41,11 @@ flags.DEFINE_float(
     "min_face", None, "width in pixels of the smallest faces to find", flag_values=FLAGS
 )
 flags.DEFINE_boolean("blur", False, "hide the faces in what is drawn", FLAGS)
-flags.DEFINE_boolean("show", False, "open a window; a key for the next, q or Esc to quit", FLAGS)
+flags.DEFINE_boolean("show", None, "open a window, as --camera does; q or Esc quits", FLAGS)
 flags.DEFINE_boolean("debug", False, "show the traceback of an error", FLAGS)
 flags.DEFINE_boolean("version", False, "print the version", FLAGS)
 flags.DEFINE_boolean("help", False, "print this", FLAGS, short_name="h")
 HELPED = [name for name in FLAGS if len(name) > 1]
-# Of a later version; known here to be refused with a word of their own.
-flags.DEFINE_boolean("camera", False, "", FLAGS)
-flags.DEFINE_integer("device", 0, "", flag_values=FLAGS)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -59,6 +63,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         if FLAGS[name].value == "":
             raise EmotionError(f"--{name} is empty; give it a value or leave it out")
     check_film_flags()
+    check_camera_flags()
     if words and not FLAGS.image:
         raise EmotionError(f"'{words[0]}' belongs to no flag; write --image={words[0]}")
     return [*FLAGS.image, *words]  # a shell that expands `--image *.jpg` leaves words over
@@ -75,12 +80,29 @@ def check_film_flags() -> None:
     if FLAGS.video and FLAGS.image:
         raise EmotionError("--image and --video do not go together; use one at a time")
     for name in ("every", "start", "end", "smoothing"):
-        if FLAGS[name].present and not (FLAGS.video or FLAGS.camera):
+        followed = FLAGS.video or (FLAGS.camera and name == "smoothing")
+        if FLAGS[name].present and not followed:
             raise EmotionError(f"--{name} is for films; add --video=PATH")
     if FLAGS.blur and not (FLAGS.output or FLAGS.show):
         raise EmotionError("--blur hides faces in what is drawn; add --output=FOLDER")
     if FLAGS.min_face is not None and not FLAGS.min_face >= 1:
         raise EmotionError(f"--min_face: {FLAGS.min_face:g}; use 1 or more pixels")
+
+
+def check_camera_flags() -> None:
+    """Refuse what would otherwise be passed over.
+
+    Raises:
+      EmotionError: another source beside the camera, or an option that has no meaning.
+    """
+    if FLAGS["device"].present and not FLAGS.camera:
+        raise EmotionError("--device is for cameras; add --camera")
+    if FLAGS.camera and (FLAGS.image or FLAGS.video):
+        raise EmotionError("--camera goes with neither --image nor --video; use one at a time")
+    if FLAGS.camera and FLAGS.blur:
+        raise EmotionError(
+            "--blur looks ahead, which a camera cannot; record without, then use --video"
+        )
 
 
 def main() -> None:
@@ -90,15 +112,18 @@ def main() -> None:
         import emotion_jax
 
         print(f"emotion_jax {emotion_jax.__version__}")
-    elif FLAGS.camera:
-        raise EmotionError("--camera is not in this version yet; read pictures with --image=PATH")
+    elif FLAGS.camera and not FLAGS.help:
+        enable_compilation_cache()
+        watch_camera()
     elif FLAGS.video and not FLAGS.help:
+        enable_compilation_cache()
         read_film()
     elif FLAGS.help or not pictures:
         print(EXAMPLES)
         for name in HELPED:
             print(f"  --{name:9} {' '.join(FLAGS[name].help.split())}")
     else:
+        enable_compilation_cache()
         from emotion_jax import faces, load_predictor
         from emotion_jax.analyze import analyze_pictures
 
@@ -109,14 +134,15 @@ def main() -> None:
             output=FLAGS.output,
             format=FLAGS.format,
             blur=FLAGS.blur,
-            show=FLAGS.show,
+            show=bool(FLAGS.show),
         )
 
 
 def read_film() -> None:
     """Do what `--video` says."""
     from emotion_jax import faces, load_predictor
-    from emotion_jax.film import SMOOTHING, analyze_film
+    from emotion_jax.film import analyze_film
+    from emotion_jax.tracking import SMOOTHING
 
     analyze_film(
         FLAGS.video,
@@ -129,6 +155,27 @@ def read_film() -> None:
         end=FLAGS.end,
         smoothing=SMOOTHING if FLAGS.smoothing is None else FLAGS.smoothing,
         blur=FLAGS.blur,
+    )
+
+
+def watch_camera() -> None:
+    """Do what `--camera` says."""
+    from emotion_jax.live import watch
+    from emotion_jax.tracking import SMOOTHING
+
+    def load() -> Predictor:
+        from emotion_jax import load_predictor
+
+        return load_predictor(FLAGS.model)
+
+    watch(
+        FLAGS.device,
+        load,
+        min_face=FLAGS.min_face,
+        smoothing=SMOOTHING if FLAGS.smoothing is None else FLAGS.smoothing,
+        output=FLAGS.output,
+        format=FLAGS.format,
+        show=FLAGS.show is not False,
     )
 
 

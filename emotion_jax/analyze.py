@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from emotion_jax import draw, faces, images
+from emotion_jax import draw, faces, images, window
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.rows import Row, RowWriter, make_row
@@ -141,7 +141,7 @@ def analyze_pictures(
             annotated = draw.annotate(canvas, boxes, probabilities, numbers=numbers)
             if output is not None:
                 images.write_image(targets[source], annotated)
-            if show and not draw.show(annotated):
+            if show and not window.show(annotated):
                 break
     summary = Summary(pictures, found, faceless, tuple(skipped))
     print(summary, file=sys.stderr)

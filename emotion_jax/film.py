@@ -24,12 +24,9 @@ from emotion_jax.faces import Face
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.rows import Row, RowWriter, make_row
 from emotion_jax.timeline import Timeline, plot_timeline
-from emotion_jax.tracking import People
+from emotion_jax.tracking import SMOOTHING, People
 from emotion_jax.video import FilmReader, FilmWriter, Frame
 from emotion_jax.workdir import Stop
-
-# Two frames of a calm face differ by some percent; an expression takes half a second to appear.
-SMOOTHING = 0.2
 
 # Faces of 80 pixels are found in a frame of 1280 x 720 (50 ms on one core); of a larger frame as
 # many pixels are searched, and the faces to find grow with it: in 4K, 240 pixels.

@@ -12,9 +12,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from emotion_jax.faces import Face
+
+# Two frames of a calm face differ by some percent; an expression takes half a second to appear.
+SMOOTHING = 0.2
 
 # Seconds without a face after which a person is forgotten: a turn of the head, someone passing by.
 _MEMORY = 2.0
@@ -154,5 +156,11 @@ def _assign(expected: np.ndarray, found: np.ndarray, reach: np.ndarray) -> list[
     # A face of half the width is another one, even at the same place.
     ratio = np.abs(np.log2(np.maximum(expected[:, None, 2], 1) / found[None, :, 2]))
     cost = np.minimum(away + ratio, reach[:, None])
-    rows, columns = linear_sum_assignment(cost)
+    if 1 in cost.shape:  # one person, mostly: the nearest pair, and no SciPy to wait for
+        best = int(cost.argmin())
+        rows, columns = [best // cost.shape[1]], [best % cost.shape[1]]
+    else:
+        from scipy.optimize import linear_sum_assignment  # 0.5 s
+
+        rows, columns = linear_sum_assignment(cost)
     return [(r, c) for r, c in zip(rows, columns, strict=True) if cost[r, c] < reach[r]]

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from emotion_jax.errors import EmotionError
 
 CONFIG = "config.json"
@@ -83,6 +81,8 @@ def locked(workdir: Path) -> Iterator[None]:
 
 def say(message: str) -> None:
     """Prints, where several processes train one network, from the first alone."""
+    import jax  # who only wants to be stopped in good order need not load it
+
     if jax.process_index() == 0:
         print(message, flush=True)
 

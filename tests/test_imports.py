@@ -29,11 +29,14 @@ FLOORS = (
         "tracking",
         "timeline",
         "video",
+        "compilation_cache",
+        "camera",
+        "window",
         "logs",
     }
     | {"report", "data", "weights"},
     {"inference", "analyze"},
-    {"film"},
+    {"film", "labeller", "recorder", "live"},
     {"experiment", "export"},
     {"train", "conclude"},
 )

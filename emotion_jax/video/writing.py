@@ -125,7 +125,7 @@ class FilmWriter(contextlib.AbstractContextManager["FilmWriter"]):
 
     def _begin(self, image: np.ndarray, time_s: float) -> None:
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        flags = {"movflags": "hybrid_fragmented+frag_keyframe+delay_moov"}
+        flags = {"movflags": "hybrid_fragmented+frag_keyframe+delay_moov", "flush_packets": "1"}
         self._container = av.open(f"file:{self.path}", "w", format="mp4", options=flags)
         self._stream = _add_pictures(self._container, self._rate)
         self._stream.height, self._stream.width = (side + side % 2 for side in image.shape[:2])
