@@ -1,4 +1,4 @@
-"""Read the emotions in pictures: flags, then one call of `emotion_jax.analyze`."""
+"""Read the emotions in pictures: flags, then one call of `emotion_jax.pictures`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ flags.DEFINE_string("model", None, "weights: a path or a shipped name", FLAGS)
 flags.DEFINE_string("output", None, "folder for the rows and the annotated pictures", FLAGS)
 flags.DEFINE_enum("format", "csv", ["csv", "jsonl"], "of the rows", FLAGS)
 flags.DEFINE_boolean("show", False, "open a window; a key for the next, q or Esc to quit", FLAGS)
+flags.DEFINE_float("min_face", 40, "width in pixels of the smallest faces", flag_values=FLAGS)
+flags.DEFINE_enum("detector", "hog", ["hog", "cnn"], "cnn finds turned faces too, slowly", FLAGS)
+flags.DEFINE_boolean("landmarks", False, "find 68 points a face, and level faces by them", FLAGS)
+flags.DEFINE_string("cnn_model", None, "file of --detector=cnn, if not of the extra", FLAGS)
+flags.DEFINE_string("landmarks_model", None, "file of --landmarks, likewise", FLAGS)
 flags.DEFINE_boolean("debug", False, "show the traceback of an error", FLAGS)
 flags.DEFINE_boolean("version", False, "print the version", FLAGS)
 flags.DEFINE_boolean("help", False, "print this", FLAGS, short_name="h")
@@ -66,14 +71,22 @@ def main() -> None:
     elif FLAGS.help or not pictures:
         print(EXAMPLES)
         for name in HELPED:
-            print(f"  --{name:8} {' '.join(FLAGS[name].help.split())}")
+            print(f"  --{name:15} {' '.join(FLAGS[name].help.split())}")
     else:
         from emotion_jax import load_predictor
-        from emotion_jax.analyze import analyze_pictures
+        from emotion_jax.faces import Finder
+        from emotion_jax.pictures import analyze_pictures
 
         analyze_pictures(
             pictures,
             load_predictor(FLAGS.model),
+            finder=Finder(
+                min_face=FLAGS.min_face,
+                detector=FLAGS.detector,
+                landmarks=FLAGS.landmarks or FLAGS.landmarks_model is not None,
+                cnn_model=FLAGS.cnn_model,
+                landmarks_model=FLAGS.landmarks_model,
+            ),
             output=FLAGS.output,
             format=FLAGS.format,
             show=FLAGS.show,
