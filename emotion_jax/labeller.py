@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 
 from emotion_jax import faces
-from emotion_jax.analyze import Predictor
+from emotion_jax.analysis import Predictor
 from emotion_jax.camera import Camera, Frame
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.tracking import People
@@ -112,7 +112,7 @@ class Labeller:
             self._put(error)
 
     def _label(self) -> None:
-        faces.make_detector()  # while the camera is opened
+        faces.detect(np.zeros((80, 80, 3), np.uint8))  # loads dlib while the camera is opened
         self._camera.wait_open()  # what is missing is told before the network is loaded
         predictor = self._load()
         # Compiled for one face now, or it would be when the first comes in.

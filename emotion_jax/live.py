@@ -24,7 +24,7 @@ from emotion_jax.window import Window, check_display
 from emotion_jax.workdir import Stop
 
 if TYPE_CHECKING:
-    from emotion_jax.analyze import Predictor
+    from emotion_jax.analysis import Predictor
 
 # Seconds that the window waits for the boxes of a newer frame before it shows one without them.
 _SMOOTH_S = 0.1

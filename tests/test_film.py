@@ -18,7 +18,7 @@ from false_films import draw_people, shades, sound_packets, write_film
 from emotion_jax import faces, film, images
 from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face
-from emotion_jax.film import analyze_film
+from emotion_jax.film import analyze_film, choose_min_face
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.preprocess import ImageSpec
 from emotion_jax.rows import COLUMNS
@@ -223,6 +223,30 @@ def test_what_cannot_be_meant_is_refused_and_nothing_touched(tmp_path, options, 
     assert (tmp_path / "predictions.csv").read_text() == "yesterday's"
 
 
+def test_the_window_shows_what_is_written_until_q(tmp_path, monkeypatch):
+    shown, closed = [], []
+
+    class FakeWindow:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            closed.append(True)
+
+        def show(self, image):
+            shown.append(image)
+
+        def key(self):
+            return "q" if len(shown) == 7 else None
+
+    monkeypatch.setattr(film, "Window", FakeWindow)
+    source = write_film(tmp_path / "a.mp4", walk(20))
+    summary = analyze_film(source, Glad(), output=tmp_path / "out", show=True)
+    assert (len(shown), closed, summary.frames, summary.complete) == (7, [True], 7, False)
+    for frame, image in zip(read(tmp_path / "out" / "a.mp4"), shown, strict=True):
+        assert np.abs(frame.image.astype(int) - image).mean() < 4
+
+
 def test_what_was_written_before_a_failure_stays(tmp_path):
     class Failing(Glad):
         def __call__(self, crops, /):
@@ -355,5 +379,5 @@ def test_the_real_clips(tmp_path):
 
 
 def test_the_finder_searches_as_many_pixels_in_large_films():
-    assert film.make_finder((360, 640)).min_face == film.make_finder((720, 1280)).min_face == 80
-    assert film.make_finder((2160, 3840)).min_face == film.make_finder((3840, 2160)).min_face == 240
+    assert choose_min_face((360, 640)) == choose_min_face((720, 1280)) == 80
+    assert choose_min_face((2160, 3840)) == choose_min_face((3840, 2160)) == 240
