@@ -30,12 +30,13 @@ FLOORS = (
         "timeline",
         "video",
         "compilation_cache",
+        "devices",
         "camera",
         "window",
         "logs",
     }
     | {"report", "data", "weights"},
-    {"inference", "analyze", "labeller", "recorder", "live"},
+    {"inference", "analyze", "labeller", "recorder", "film", "live"},
     {"experiment", "export"},
     {"train", "conclude"},
 )
