@@ -45,7 +45,7 @@ def test_alone_it_helps():
     alone = predict()
     assert alone.returncode == 0 and alone.stderr == ""
     assert alone.stdout.count("python predict.py --") == 3
-    for flag in ("image", "model", "output", "format", "show", "debug", "version"):
+    for flag in ("image", "camera", "device", "model", "output", "format", "show", "debug"):
         assert f"--{flag} " in alone.stdout
     assert predict("--help").stdout == alone.stdout
 
@@ -67,9 +67,13 @@ def test_help_needs_nothing_heavy():
     [
         (["--imge=a.jpg"], ["imge", "--help"]),
         (["--format=xml", "--image=a.jpg"], ["format", "csv"]),
-        (["--device=front"], ["device"]),
+        (["--device=1"], ["--device", "add --camera"]),
+        (["--camera", "--noshow", "--device=99"], ["no camera 99"]),
+        (["--camera", "--noshow", "--device=setup.cfg"], ["'setup.cfg' is not there"]),
+        (["--camera", "--image=a.jpg"], ["--camera", "--image", "one at a time"]),
+        (["--camera", "--blur", "--output=x"], ["--blur", "--video"]),
+        (["--camera", "--smoothing=much"], ["smoothing"]),
         (["photo.jpg"], ["photo.jpg", "--image=photo.jpg"]),
-        (["--camera"], ["--camera", "not in this version"]),
         (["--video=film.mp4"], ["--video", "not in this version"]),
     ],
 )
@@ -81,7 +85,7 @@ def test_bad_input_is_one_sentence(arguments, words):
 
 
 def test_debug_shows_where():
-    done = predict("--camera", "--debug")
+    done = predict("--camera", "--device=99", "--noshow", "--debug")
     assert done.returncode != 0 and "Traceback" in done.stderr and "EmotionError" in done.stderr
 
 
