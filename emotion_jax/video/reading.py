@@ -73,6 +73,7 @@ class FilmReader:
         """
         self.damage = None
         previous: float | None = None
+        turn: tuple[int, list[int]] | None = None
         with open_film(self._path) as container:
             stream = _picture_stream(container, self._path)
             stream.thread_type = "AUTO"
@@ -88,8 +89,12 @@ class FilmReader:
                 previous = time_s
                 if end is not None and time_s >= end:
                     return
+                # Only when it changes: a frame asked for it waits for the garbage collector.
+                if turn is None or turn[0] != frame.rotation:
+                    turn = frame.rotation, _read_matrix(frame)
                 if time_s >= start and index % every == 0:
-                    yield Frame(index, time_s, _upright(frame, stream.sample_aspect_ratio))
+                    image = _upright(frame, stream.sample_aspect_ratio, turn[1])
+                    yield Frame(index, time_s, image)
                 index += 1
             self.damage = self._judge(decoder, float(decoder.reached - origin))
 
@@ -211,15 +216,18 @@ def _next(packets: Iterator[Any]) -> Any:
         return None
 
 
-def _upright(frame: Any, aspect: Fraction | None) -> np.ndarray:
+def _read_matrix(frame: Any) -> list[int]:
+    """How players turn and mirror a frame: the nine numbers of its display matrix."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    return [1, 0, 0, 0, 1, 0, 0, 0, 1] if data is None else np.frombuffer(data, np.int32).tolist()
+
+
+def _upright(frame: Any, aspect: Fraction | None, matrix: list[int]) -> np.ndarray:
     """The pixels as a player shows them, uint8 `[H, W, 3]`, RGB."""
     width = round(frame.width * aspect) if aspect else frame.width
     image = frame.to_ndarray(format="rgb24", width=width)
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return image
     # Where the matrix takes a picture's right and its lower edge: a, b and c, d of libavutil.
-    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    a, b, _, c, d = matrix[:5]
     if abs(a) + abs(d) < abs(b) + abs(c):  # a quarter turn, apart from the mirroring below
         image, a, d = image.swapaxes(0, 1), c, b
     image = image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
