@@ -10,9 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from emotion_jax.config import default_config
 from emotion_jax.errors import EmotionError
 
 CONFIG = "config.json"
@@ -47,6 +44,8 @@ def compare_config(config: Any, workdir: Path) -> None:
         raise EmotionError(f"'{path}' is not JSON ({error}); use another --workdir") from error
     if not isinstance(stored, dict) or not stored:
         raise EmotionError(f"'{path}' is no config; use another --workdir")
+    from emotion_jax.config import default_config  # predict.py takes Stop alone
+
     # A key that came after the run was begun stood where its default leaves things.
     defaults = _flat(json.loads(default_config().to_json()))
     before = {key: value for key, value in defaults.items() if key in now} | _flat(stored)
@@ -86,6 +85,8 @@ def locked(workdir: Path) -> Iterator[None]:
 
 def say(message: str) -> None:
     """Prints, where several processes train one network, from the first alone."""
+    import jax  # who only wants to be stopped in good order need not load it
+
     if jax.process_index() == 0:
         print(message, flush=True)
 
@@ -118,13 +119,17 @@ class Stop(contextlib.AbstractContextManager["Stop"]):
         self.asked = number
 
     def leave_if_asked(self, step: int) -> None:
-        """Ends the program as the signal would have."""
-        if self.asked is None:
-            return
-        say(f"stopped, saved at step {step}; the same command goes on from there")
+        """Says what is saved and ends the program as the signal would have."""
+        if self.asked is not None:
+            say(f"stopped, saved at step {step}; the same command goes on from there")
+            self.leave()
+
+    def leave(self) -> None:
+        """Ends the program as the signal would have, if one came; the caller has said so."""
         if self.asked == signal.SIGINT:
             raise KeyboardInterrupt("saved")
-        raise SystemExit(128 + self.asked)
+        if self.asked is not None:
+            raise SystemExit(128 + self.asked)
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._before.items():
