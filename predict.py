@@ -11,7 +11,8 @@ from emotion_jax.compilation_cache import enable_compilation_cache
 from emotion_jax.errors import EmotionError, run
 
 if TYPE_CHECKING:
-    from emotion_jax.analyze import Predictor
+    from emotion_jax.analysis import Predictor
+    from emotion_jax.faces import Finder
 
 EXAMPLES = """\
 Read the emotions of the faces in pictures, films and what a camera sees.
@@ -40,6 +41,10 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "min_face", None, "width in pixels of the smallest faces to find", flag_values=FLAGS
 )
+flags.DEFINE_enum("detector", "hog", ["hog", "cnn"], "cnn finds turned faces too, slowly", FLAGS)
+flags.DEFINE_boolean("landmarks", False, "find 68 points a face, and level faces by them", FLAGS)
+flags.DEFINE_string("cnn_model", None, "file of --detector=cnn, if not of the extra", FLAGS)
+flags.DEFINE_string("landmarks_model", None, "file of --landmarks, likewise", FLAGS)
 flags.DEFINE_boolean("blur", False, "hide the faces in what is drawn", FLAGS)
 flags.DEFINE_boolean("show", None, "open a window, as --camera does; q or Esc quits", FLAGS)
 flags.DEFINE_boolean("debug", False, "show the traceback of an error", FLAGS)
@@ -121,16 +126,16 @@ def main() -> None:
     elif FLAGS.help or not pictures:
         print(EXAMPLES)
         for name in HELPED:
-            print(f"  --{name:9} {' '.join(FLAGS[name].help.split())}")
+            print(f"  --{name:15} {' '.join(FLAGS[name].help.split())}")
     else:
         enable_compilation_cache()
-        from emotion_jax import faces, load_predictor
-        from emotion_jax.analyze import analyze_pictures
+        from emotion_jax import load_predictor
+        from emotion_jax.pictures import analyze_pictures
 
         analyze_pictures(
             pictures,
             load_predictor(FLAGS.model),
-            finder=faces.Finder(FLAGS.min_face) if FLAGS.min_face else faces.DEFAULT,
+            finder=make_finder(),
             output=FLAGS.output,
             format=FLAGS.format,
             blur=FLAGS.blur,
@@ -138,16 +143,30 @@ def main() -> None:
         )
 
 
+def make_finder() -> Finder:
+    """Make what finds the faces, as the flags say."""
+    from emotion_jax.faces import Finder
+
+    return Finder(
+        min_face=FLAGS.min_face or Finder.min_face,
+        detector=FLAGS.detector,
+        landmarks=FLAGS.landmarks or FLAGS.landmarks_model is not None,
+        cnn_model=FLAGS.cnn_model,
+        landmarks_model=FLAGS.landmarks_model,
+    )
+
+
 def read_film() -> None:
     """Do what `--video` says."""
-    from emotion_jax import faces, load_predictor
+    from emotion_jax import load_predictor
     from emotion_jax.film import analyze_film
     from emotion_jax.tracking import SMOOTHING
 
     analyze_film(
         FLAGS.video,
         load_predictor(FLAGS.model),
-        finder=faces.Finder(FLAGS.min_face) if FLAGS.min_face else None,
+        finder=make_finder(),
+        min_face=FLAGS.min_face,
         output=FLAGS.output,
         format=FLAGS.format,
         every=FLAGS.every,
@@ -155,6 +174,7 @@ def read_film() -> None:
         end=FLAGS.end,
         smoothing=SMOOTHING if FLAGS.smoothing is None else FLAGS.smoothing,
         blur=FLAGS.blur,
+        show=bool(FLAGS.show),
     )
 
 
@@ -171,6 +191,7 @@ def watch_camera() -> None:
     watch(
         FLAGS.device,
         load,
+        finder=make_finder(),
         min_face=FLAGS.min_face,
         smoothing=SMOOTHING if FLAGS.smoothing is None else FLAGS.smoothing,
         output=FLAGS.output,

@@ -13,7 +13,9 @@ from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS
 
 if TYPE_CHECKING:
+    from emotion_jax.analysis import analyze
     from emotion_jax.augmentation import Augmentation, augment
+    from emotion_jax.faces import Face, Finder, crop, detect
     from emotion_jax.inference import Predictor, load_predictor
     from emotion_jax.models import VGG16, SimpleNetV2, make_model
     from emotion_jax.preprocess import ImageSpec, normalize
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "analysis": ("analyze",),
+    "faces": ("Face", "Finder", "crop", "detect"),
     "inference": ("Predictor", "load_predictor"),
     "models": ("SimpleNetV2", "VGG16", "make_model"),
     "augmentation": ("Augmentation", "augment"),
@@ -35,11 +39,16 @@ __all__ = [
     "VGG16",
     "Augmentation",
     "EmotionError",
+    "Face",
+    "Finder",
     "ImageSpec",
     "Predictor",
     "SimpleNetV2",
     "TrainState",
+    "analyze",
     "augment",
+    "crop",
+    "detect",
     "eval_step",
     "init_state",
     "load_predictor",

@@ -49,8 +49,9 @@ def annotate(
 ) -> np.ndarray:
     """Draw the faces of a picture and their emotions.
 
-    Each face gets a box and a plate with its emotion and confidence; a face that is large enough
-    also a panel with all eight, where that hides no face, plate or other panel.
+    Each face gets a box and a plate with its emotion and confidence, and its landmarks, if it has
+    some, as dots. A face that is large enough also gets a panel with all eight, where that hides
+    no face, plate or other panel.
 
     Args:
       image: uint8 `[H, W, 3]`, RGB; left as it is.
@@ -67,6 +68,8 @@ def annotate(
     taken = list(boxes)
     for box, code in zip(boxes, best, strict=True):
         _draw_box(canvas, box, COLORS[code])
+    for face, code in zip(faces, best, strict=True):
+        _draw_points(canvas, face, COLORS[code])
     by_size = sorted(range(len(faces)), key=lambda i: -boxes[i][2])  # the large ones choose first
     for i in by_size:
         prefix = "" if numbers is None else f"{numbers[i]}  "
@@ -142,6 +145,19 @@ def _draw_box(canvas: np.ndarray, box: Rect, color: Color) -> None:
     corners = (left, top), (left + width - 1, top + height - 1)
     cv2.rectangle(canvas, *corners, _DARK, line + 2, cv2.LINE_AA)
     cv2.rectangle(canvas, *corners, color, line, cv2.LINE_AA)
+
+
+def _draw_points(canvas: np.ndarray, face: Face, color: Color) -> None:
+    """The landmarks as small dots, with a dark rim where there is room for one."""
+    if face.points is None:
+        return
+    radius = face.width / 110
+    rims = (radius + 1, _DARK), (radius, color)
+    for size, shade in rims if radius > 0.7 else rims[1:]:
+        for x, y in face.points:
+            # In sixteenths of a pixel, so that dots of small faces are round and in their place.
+            centre = round(16 * float(x)), round(16 * float(y))
+            cv2.circle(canvas, centre, round(16 * size), shade, cv2.FILLED, cv2.LINE_AA, shift=4)
 
 
 def _letter_height(canvas: np.ndarray, box: Rect, share: float) -> float:

@@ -1,33 +1,35 @@
-"""Faces in a picture: detected, and cut out as training cut them. The only file that knows dlib."""
+"""Faces in a picture: detected, and cut out as training cut them."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from emotion_jax import dlib_models
+from emotion_jax.errors import EmotionError
 from emotion_jax.images import resize
+from emotion_jax.landmarks import Square, cut_square, fit_square
 
 if TYPE_CHECKING:  # who only detects need not import JAX
     from emotion_jax.preprocess import ImageSpec
 
-# The detector's window: it finds faces from about this size on (dlib's own figure).
+Detector = Literal["hog", "cnn"]
+
+# The detectors' window: they find faces from about this size on (dlib's own figure).
 _WINDOW = 80
 
-# What is searched at most, after scaling: about half a second on one core. It leaves pictures of
-# up to 2 million pixels the default `min_face`; a 12-megapixel photo gets one of 98 pixels.
-_MAX_SEARCHED = 8_000_000
+# What is searched at most, after scaling: about half a second on one core with HOG. It leaves
+# pictures of up to 2 million pixels the default `min_face`; a 12-megapixel photo gets one of 98
+# pixels. The network takes 11 s a million pixels on a core.
+_MAX_SEARCHED = {"hog": 8_000_000, "cnn": 4_000_000}
 
-# Of 89 faces in 18 photos the weakest scores 0.22; an emblem on a suit passes for one at 0.06.
-_MIN_SCORE = 0.1
-
-# The detector keeps its work inside itself and lets go of Python's own lock: one call at a time.
-_LOCK = threading.Lock()
+# HOG: of 89 faces in 18 photos the weakest scores 0.22; an emblem on a suit passes for one at 0.06.
+# The network: its own threshold.
+_MIN_SCORE = {"hog": 0.1, "cnn": 0.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,10 @@ class Face:
       y: top edge, likewise.
       width: of the box, in pixels.
       height: likewise.
-      score: the detector's, unbounded: 0 is its own threshold, 1 and more are near certain.
+      score: the detector's. HOG's is unbounded: 0 is its own threshold, 1 and more are near
+        certain. The network's begins at 0, and is near 1 where it is certain.
+      points: float `[68, 2]`, x and y of the landmarks in pixels, where they were looked for.
+      square: the level box that the landmarks tell, likewise.
     """
 
     x: float
@@ -47,20 +52,21 @@ class Face:
     width: float
     height: float
     score: float
+    points: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
+    square: Square | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
-@functools.cache
-def make_detector() -> Any:
-    """Make dlib's frontal face detector (HOG), once: later calls return the same one."""
-    import dlib  # 0.2 s with its model; only who looks for faces pays
+def detect(
+    image: np.ndarray,
+    *,
+    min_face: float = 40,
+    min_score: float | None = None,
+    detector: Detector = "hog",
+    cnn_model: str | None = None,
+) -> list[Face]:
+    """Find the faces in a picture.
 
-    return dlib.get_frontal_face_detector()
-
-
-def detect(image: np.ndarray, *, min_face: float = 40, min_score: float = _MIN_SCORE) -> list[Face]:
-    """Find the faces in a picture that look towards the camera.
-
-    The detector knows faces of about 80 pixels and larger, so the picture is scaled until
+    The detectors know faces of about 80 pixels and larger, so the picture is scaled until
     `min_face` has that size. Where that would be too large to search, it is scaled less, and only
     correspondingly larger faces are found.
 
@@ -68,30 +74,64 @@ def detect(image: np.ndarray, *, min_face: float = 40, min_score: float = _MIN_S
       image: uint8 `[H, W, 3]`, RGB.
       min_face: width in pixels of the smallest faces to look for. Time falls with its square: film
         of one person at arm's length does well with 160.
-      min_score: drop what the detector scores lower; negative finds more, and more that is no face.
+      min_score: drop what the detector scores lower: less finds more, and more that is no face. By
+        default 0.1 for HOG, 0 for the network.
+      detector: "hog" finds faces that look towards the camera; "cnn", a network, those too that
+        are turned aside or tilted, in a hundred times the time on a CPU.
+      cnn_model: path of that network; by default the one of the `landmarks` extra.
 
     Returns:
       the faces, from left to right.
+
+    Raises:
+      EmotionError: the network is not installed, or the file is none.
     """
     height, width = image.shape[:2]
-    scale = min(_WINDOW / min_face, math.sqrt(_MAX_SEARCHED / (height * width)))
+    scale = min(_WINDOW / min_face, math.sqrt(_MAX_SEARCHED[detector] / (height * width)))
     searched = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
-    with _LOCK:
-        boxes, scores, _ = make_detector().run(searched, 0, min_score)
+    lowest = _MIN_SCORE[detector] if min_score is None else min_score
+    if detector == "hog":
+        boxes = dlib_models.detect_hog(searched, lowest)
+    else:
+        boxes = dlib_models.detect_cnn(searched, lowest, cnn_model)
     # Rounding the size makes the two axes' scales differ a little.
     sx, sy = width / searched.shape[1], height / searched.shape[0]
-    faces = [
-        Face(box.left() * sx, box.top() * sy, box.width() * sx, box.height() * sy, score)
-        for box, score in zip(boxes, scores, strict=True)
-    ]
+    faces = [Face(x * sx, y * sy, w * sx, h * sy, score) for x, y, w, h, score in boxes]
     return sorted(faces, key=lambda face: (face.x, face.y))
+
+
+def add_landmarks(
+    image: np.ndarray, faces: Sequence[Face], *, model: str | None = None
+) -> list[Face]:
+    """Find the 68 points of faces, and the level squares around them.
+
+    Args:
+      image: uint8 `[H, W, 3]`, RGB.
+      faces: found in it.
+      model: path of dlib's 68-point model; by default the one of the `landmarks` extra.
+
+    Returns:
+      the faces, with `points` and `square`.
+
+    Raises:
+      EmotionError: the model is not installed, or the file is none.
+    """
+    predict = dlib_models.load_points(model)
+    image = np.ascontiguousarray(image)
+    marked = []
+    for face in faces:
+        points = predict(image, (face.x, face.y, face.width, face.height))
+        square = fit_square(points, predict.mean)
+        marked.append(dataclasses.replace(face, points=points, square=square))
+    return marked
 
 
 def crop(image: np.ndarray, faces: Sequence[Face], spec: ImageSpec) -> np.ndarray:
     """Cut squares around faces, as the network was trained on.
 
     The side is `spec.crop_scale` widths of the box; the centre lies `spec.crop_shift` heights of
-    the box below the box's. Outside the picture its border is repeated.
+    the box below the box's. With landmarks it is their level box, and the cut is turned with it.
+    Outside the picture its border is repeated.
 
     Args:
       image: uint8 `[H, W, 3]`, RGB.
@@ -100,17 +140,32 @@ def crop(image: np.ndarray, faces: Sequence[Face], spec: ImageSpec) -> np.ndarra
 
     Returns:
       uint8 `[N, spec.size, spec.size, 3]`, RGB (a network of grey faces takes the grey itself).
+
+    Raises:
+      EmotionError: the network wants level faces, and these have no landmarks.
     """
-    height, width = image.shape[:2]
     squares = np.empty((len(faces), spec.size, spec.size, 3), np.uint8)
     for square, face in zip(squares, faces, strict=True):
-        side = max(1, round(spec.crop_scale * face.width))
-        left = round(face.x + face.width / 2 - side / 2)
-        top = round(face.y + face.height * (0.5 + spec.crop_shift) - side / 2)
-        rows = np.arange(top, top + side).clip(0, height - 1)
-        columns = np.arange(left, left + side).clip(0, width - 1)
-        square[:] = resize(image.take(rows, 0).take(columns, 1), spec.size, spec.size)
+        if face.square is not None:
+            level = face.square.scale(spec.crop_scale, spec.crop_shift)
+            cut = cut_square(image, level)
+        elif spec.align:
+            raise EmotionError("this network reads level faces; find them with --landmarks")
+        else:
+            cut = _cut_box(image, face, spec)
+        square[:] = resize(cut, spec.size, spec.size)
     return squares
+
+
+def _cut_box(image: np.ndarray, face: Face, spec: ImageSpec) -> np.ndarray:
+    """The square around a face's box, uint8 `[S, S, 3]`."""
+    height, width = image.shape[:2]
+    side = max(1, round(spec.crop_scale * face.width))
+    left = round(face.x + face.width / 2 - side / 2)
+    top = round(face.y + face.height * (0.5 + spec.crop_shift) - side / 2)
+    rows = np.arange(top, top + side).clip(0, height - 1)
+    columns = np.arange(left, left + side).clip(0, width - 1)
+    return image.take(rows, 0).take(columns, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,16 +173,47 @@ class Finder:
     """How the faces of pictures are found and cut out.
 
     Attributes:
-      min_face: see `detect`.
+      min_face: see `detect`; above 0.
       min_score: likewise.
+      detector: likewise.
+      landmarks: find the 68 points of each face, too, and cut it out level by them.
+      cnn_model: see `detect`.
+      landmarks_model: see `add_landmarks`.
+
+    Raises:
+      EmotionError: a value cannot be meant.
     """
 
     min_face: float = 40
-    min_score: float = _MIN_SCORE
+    min_score: float | None = None
+    detector: Detector = "hog"
+    landmarks: bool = False
+    cnn_model: str | None = None
+    landmarks_model: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_face < math.inf:
+            raise EmotionError(f"min_face: {self.min_face}; use a width in pixels, such as 40")
+        if self.detector not in _MIN_SCORE:
+            raise EmotionError(f"detector: '{self.detector}'; use {' or '.join(_MIN_SCORE)}")
+
+    @property
+    def lowest_score(self) -> float:
+        """The lowest score of a face, `min_score` or the detector's default."""
+        return _MIN_SCORE[self.detector] if self.min_score is None else self.min_score
 
     def detect(self, image: np.ndarray) -> list[Face]:
         """Find the faces of uint8 `[H, W, 3]`, RGB, from left to right."""
-        return detect(image, min_face=self.min_face, min_score=self.min_score)
+        faces = detect(
+            image,
+            min_face=self.min_face,
+            min_score=self.min_score,
+            detector=self.detector,
+            cnn_model=self.cnn_model,
+        )
+        if not self.landmarks:
+            return faces
+        return add_landmarks(image, faces, model=self.landmarks_model)
 
     def crop(self, image: np.ndarray, faces: Sequence[Face], spec: ImageSpec) -> np.ndarray:
         """Cut them out as the network wants them, see `crop`."""

@@ -224,7 +224,8 @@ def find_images(pattern: str) -> list[str]:
             raise EmotionError(f"the folder '{pattern}' cannot be read ({what})") from error
     else:
         names = glob.glob(path, recursive=True)
-    found = sorted(n for n in names if n.lower().endswith(SUFFIXES) and os.path.isfile(n))
+    # A pipe or a link to nothing counts: whoever reads them can say that they are no files.
+    found = sorted(n for n in names if n.lower().endswith(SUFFIXES) and not os.path.isdir(n))
     if found:
         return found
     if is_folder or names:

@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 
 from emotion_jax import faces
-from emotion_jax.analyze import Predictor
+from emotion_jax.analysis import Predictor
 from emotion_jax.camera import Camera, Frame
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.tracking import People
@@ -112,8 +112,11 @@ class Labeller:
             self._put(error)
 
     def _label(self) -> None:
-        faces.make_detector()  # while the camera is opened
-        self._camera.wait_open()  # what is missing is told before the network is loaded
+        # The detector is loaded while the camera is opened; what is missing is told before the
+        # network is loaded.
+        blank = Frame(np.zeros((80, 80, 3), np.uint8), 0, 0.0)
+        self._finder(blank).detect(blank.image)
+        self._camera.wait_open()
         predictor = self._load()
         # Compiled for one face now, or it would be when the first comes in.
         predictor(np.zeros((1, predictor.spec.size, predictor.spec.size, 3), np.uint8))

@@ -29,6 +29,7 @@ class ImageSpec:
       crop_scale: side of the square crop, in widths of the detector's box.
       crop_shift: how far the crop's centre lies below the box's, in heights of the box; negative
         is up. The defaults are what dlib's HOG boxes need to look like FER2013's frames.
+      align: the network was trained on faces cut out level, and needs landmarks to find them so.
     """
 
     size: int = 64
@@ -38,6 +39,7 @@ class ImageSpec:
     std: tuple[float, ...] = (0.25,)
     crop_scale: float = 1.12
     crop_shift: float = -0.08
+    align: bool = False
 
 
 def normalize(images: jax.Array, spec: ImageSpec) -> jax.Array:

@@ -10,13 +10,16 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
 from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face
 from emotion_jax.labels import EMOTIONS
+
+if TYPE_CHECKING:  # an option: whoever has it gets it
+    import pandas
 
 COLUMNS = (
     "source",
@@ -39,6 +42,33 @@ Row = dict[str, str | int | float]
 
 _DIGITS = 6  # of a probability; float32 holds little more near 1
 _ONE = 10**_DIGITS
+
+
+class Rows(list[Row]):
+    """The rows of some pictures: a list of dicts, shown as a table."""
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Make a data frame of `COLUMNS`; without a row it has the columns all the same.
+
+        Raises:
+          EmotionError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise EmotionError("pandas is not installed; pip install pandas") from error
+        return pandas.DataFrame(list(self), columns=list(COLUMNS))
+
+    def __repr__(self) -> str:
+        if not self:
+            return "no face"
+        named = max(len(str(row["source"])) for row in self)
+        return "\n".join(
+            f"{row['source']:<{named}}  face {row['face']:<3} {row['emotion']:<9}"
+            f" {100 * float(row['confidence']):3.0f} %  {row['width']}x{row['height']}"
+            f" at {row['x']}, {row['y']}"
+            for row in self
+        )
 
 
 def make_row(

@@ -46,8 +46,9 @@ class Timeline:
         """
         while time_s >= _MOST_BINS * self._step:
             self._halve()
+        place = int(time_s / self._step + 1e-6)  # a time at an edge belongs behind it
         for number, row in zip(numbers, probabilities, strict=True):
-            _add_to(self._sums[number], int(time_s / self._step), np.append(row, 1.0))
+            _add_to(self._sums[number], place, np.append(row, 1.0))
 
     def people(self) -> list[int]:
         """The persons' numbers, the one that is seen longest first."""
@@ -116,7 +117,7 @@ def plot_timeline(timeline: Timeline, path: str | os.PathLike[str], *, title: st
         _draw_strip(ax, *timeline.series(number))
         label = f"person {number}\n{timeline.seconds(number):.1f} s"
         ax.set_ylabel(label, color=_INK, rotation=0, ha="right", va="center", fontsize=9)
-    _style_time(axes[-1])
+    _style_time(axes[-1], min(ax.dataLim.x0 for ax in axes), max(ax.dataLim.x1 for ax in axes))
     left = len(people) - len(shown)
     seen = f"; {left} more seen for less time" if left else ""
     figure.suptitle(title + seen, x=0.012, ha="left", color=_INK, fontsize=11, parse_math=False)
@@ -139,11 +140,10 @@ def _draw_strip(ax: Axes, edges: np.ndarray, rows: np.ndarray) -> None:
     ax.patch.set_facecolor("#f6f7f8")
 
 
-def _style_time(ax: Axes) -> None:
-    """The axis of time, in minutes where the film is long."""
+def _style_time(ax: Axes, low: float, high: float) -> None:
+    """The axis of time from one second to another, in minutes where the film is long."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    low, high = ax.dataLim.intervalx
     ax.set_xlim(low, high)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 3, 5, 6, 10]))
     if high >= 120:

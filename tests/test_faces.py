@@ -1,11 +1,13 @@
 """Faces: found in real photos, cut out exactly."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from emotion_jax import faces, images
+from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face
 from emotion_jax.preprocess import ImageSpec
 
@@ -66,8 +68,17 @@ def test_pictures_without_a_face(shape):
     assert faces.detect(np.full((*shape, 3), 127, np.uint8)) == []
 
 
-def test_the_detector_is_made_once():
-    assert faces.make_detector() is faces.make_detector()
+def test_threads_find_the_same_faces_at_once(scenes):
+    photo = images.read_image(os.path.join(scenes, "dlib_faces/2008_002506.jpg"))
+    alone = faces.detect(photo)
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(faces.detect, [photo] * 6)) == [alone] * 6
+
+
+@pytest.mark.parametrize("options", [{"min_face": 0}, {"min_face": np.nan}, {"detector": "haar"}])
+def test_a_finder_that_cannot_be_meant_is_refused(options):
+    with pytest.raises(EmotionError, match=rf"^{next(iter(options))}: .*; use"):
+        faces.Finder(**options)
 
 
 def pad_crop(image, face, spec):

@@ -45,7 +45,8 @@ def test_alone_it_helps():
     alone = predict()
     assert alone.returncode == 0 and alone.stderr == ""
     assert alone.stdout.count("python predict.py --") == 3
-    for flag in ("image", "camera", "device", "model", "output", "format", "show", "debug"):
+    flags = "image video every start end smoothing min_face blur model output format show debug"
+    for flag in (*flags.split(), "camera", "device", "version"):
         assert f"--{flag} " in alone.stdout
     assert predict("--help").stdout == alone.stdout
 
@@ -74,7 +75,12 @@ def test_help_needs_nothing_heavy():
         (["--camera", "--blur", "--output=x"], ["--blur", "--video"]),
         (["--camera", "--smoothing=much"], ["smoothing"]),
         (["photo.jpg"], ["photo.jpg", "--image=photo.jpg"]),
-        (["--video=film.mp4"], ["--video", "not in this version"]),
+        (["--video=a.mp4", "--video=b.mp4"], ["--video", "one film"]),
+        (["--video=a.mp4", "--image=b.jpg"], ["--image and --video"]),
+        (["--every=3", "--image=b.jpg"], ["--every", "--video"]),
+        (["--blur", "--image=b.jpg"], ["--blur", "--output"]),
+        (["--min_face=0", "--image=b.jpg"], ["--min_face", "pixels"]),
+        (["--start=early", "--video=a.mp4"], ["start", "early"]),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, words):

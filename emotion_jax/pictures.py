@@ -1,4 +1,4 @@
-"""From pictures to rows: read, detect, crop, predict, write."""
+"""Many pictures to a table and annotated pictures: found, labelled, drawn, written."""
 
 from __future__ import annotations
 
@@ -7,31 +7,14 @@ import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
 
 from emotion_jax import draw, faces, images, window
+from emotion_jax.analysis import Labelled, Predictor, label_each
 from emotion_jax.errors import EmotionError
-from emotion_jax.labels import EMOTIONS
-from emotion_jax.rows import Row, RowWriter, make_row
-
-if TYPE_CHECKING:
-    from emotion_jax.preprocess import ImageSpec
+from emotion_jax.rows import RowWriter
 
 # An annotated picture keeps the format of its source among these; any other becomes PNG.
 _KEPT = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
-
-
-class Predictor(Protocol):
-    """What `emotion_jax.load_predictor` returns: faces in, probabilities out."""
-
-    @property
-    def spec(self) -> ImageSpec:
-        """How the network wants its faces cropped."""
-
-    def __call__(self, images: np.ndarray, /) -> np.ndarray:
-        """Map uint8 `[N, H, W, 3]`, RGB, to float32 `[N, 8]` whose rows sum to 1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,34 +42,6 @@ class Summary:
         return "\n".join([*lines, *(f"  {sentence}" for sentence in self.skipped)])
 
 
-def analyze(
-    image: str | os.PathLike[str] | np.ndarray,
-    predictor: Predictor,
-    *,
-    finder: faces.Finder = faces.DEFAULT,
-    source: str | None = None,
-) -> list[Row]:
-    """Find the faces of one picture and read their emotions.
-
-    Args:
-      image: a path, or uint8 `[H, W, 3]`, RGB.
-      predictor: from `load_predictor`.
-      finder: of the faces.
-      source: what the rows call the picture; by default its path, or "array".
-
-    Returns:
-      a row for each face, from left to right; see `rows.make_row`. Without a face, no row.
-
-    Raises:
-      EmotionError: the picture cannot be read.
-    """
-    if isinstance(image, np.ndarray):
-        name = "array"
-    else:
-        name, image = os.fspath(image), images.read_image(image)
-    return _make_rows(image, *_predict(image, predictor, finder), source=source or name)
-
-
 def analyze_pictures(
     paths: Sequence[str],
     predictor: Predictor,
@@ -107,8 +62,8 @@ def analyze_pictures(
       predictor: from `load_predictor`; called once a picture, with all of its faces.
       finder: of the faces.
       output: a folder, made if need be, for `predictions.csv` (or .jsonl) and the annotated
-        pictures, named as their sources, with a number where two would collide; no source is
-        ever overwritten. Without it rows go to standard output, and nothing else does.
+        pictures, see `choose_targets`; no source is ever overwritten. Without it rows go to
+        standard output, and nothing else does.
       format: of the rows: "csv" or "jsonl".
       blur: hide the faces that are found in the annotated pictures.
       show: show each annotated picture in a window until a key is pressed; q or Esc stops.
@@ -120,7 +75,8 @@ def analyze_pictures(
       EmotionError: nothing could be read, or something cannot be written or shown.
     """
     sources, skipped = _find_all(paths)
-    readable = _read_each(sources, skipped)
+    results = label_each(zip(sources, sources, strict=True), predictor, finder)
+    readable = _keep_readable(results, skipped)
     first = next(readable, None)
     if first is None:  # before any file is opened for writing: what an earlier run left stays
         raise EmotionError(_all_failed(skipped))
@@ -128,19 +84,19 @@ def analyze_pictures(
     table = None if output is None else os.path.join(output, f"predictions.{format}")
     pictures = found = faceless = 0
     with RowWriter(table, format=format) as writer:
-        for source, image in itertools.chain([first], readable):
-            boxes, probabilities = _predict(image, predictor, finder)
-            pictures, found, faceless = pictures + 1, found + len(boxes), faceless + (not boxes)
-            writer.write(_make_rows(image, boxes, probabilities, source=source))
+        for one in itertools.chain([first], readable):
+            pictures, found = pictures + 1, found + len(one.faces)
+            faceless += not one.faces
+            writer.write(one.rows())
             if not writer.wanted:
                 break
             if output is None and not show:
                 continue
-            numbers = range(len(boxes)) if len(boxes) > 1 else None
-            canvas = draw.hide(image, boxes) if blur else image
-            annotated = draw.annotate(canvas, boxes, probabilities, numbers=numbers)
+            numbers = range(len(one.faces)) if len(one.faces) > 1 else None
+            canvas = draw.hide(one.image, one.faces) if blur else one.image
+            annotated = draw.annotate(canvas, one.faces, one.probabilities, numbers=numbers)
             if output is not None:
-                images.write_image(targets[source], annotated)
+                images.write_image(targets[one.source], annotated)
             if show and not window.show(annotated):
                 break
     summary = Summary(pictures, found, faceless, tuple(skipped))
@@ -153,18 +109,23 @@ def analyze_pictures(
 def choose_targets(sources: Sequence[str], output: str | os.PathLike[str]) -> dict[str, str]:
     """Choose where each source's annotated picture goes: no two to one file, none to a source.
 
+    Each keeps its name, so that a row's source tells its picture. Where two share one, all keep
+    their folders too, from the deepest that they have in common.
+
     Args:
       sources: paths of pictures.
       output: the folder of the annotated ones.
 
     Returns:
-      the path for each source: its name, or the first free of name-2, name-3, ...
+      the path for each source; with a number (name-2, name-3, ...) where that very file is a
+      source, or differs from another in case alone. A format that holds no photo adds .png.
     """
     used = {_identity(source) for source in sources}
     targets = {}
-    for source in sources:
-        stem, suffix = os.path.splitext(os.path.basename(source))
-        suffix = suffix if suffix.lower() in _KEPT else ".png"
+    for source, name in zip(sources, _choose_names(sources), strict=True):
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() not in _KEPT:
+            stem, suffix = name, ".png"
         target, number = os.path.join(output, stem + suffix), 1
         while _identity(target) in used:
             number += 1
@@ -172,6 +133,14 @@ def choose_targets(sources: Sequence[str], output: str | os.PathLike[str]) -> di
         used.add(_identity(target))
         targets[source] = target
     return targets
+
+
+def _choose_names(sources: Sequence[str]) -> list[str]:
+    names = [os.path.basename(source) for source in sources]
+    if len(set(names)) == len(names):
+        return names
+    paths = [os.path.abspath(source) for source in sources]
+    return [os.path.relpath(path, os.path.commonpath(paths)) for path in paths]
 
 
 def _identity(path: str) -> str:
@@ -192,34 +161,15 @@ def _find_all(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(found.values()), skipped
 
 
-def _read_each(sources: Sequence[str], skipped: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Each picture that can be read, in its turn; of the others a sentence goes to `skipped`."""
-    for source in sources:
-        try:
-            image = images.read_image(source)
-        except EmotionError as error:
-            skipped.append(str(error))
+def _keep_readable(
+    results: Iterator[Labelled | EmotionError], skipped: list[str]
+) -> Iterator[Labelled]:
+    """Each picture that could be read; of the others a sentence goes to `skipped`."""
+    for result in results:
+        if isinstance(result, EmotionError):
+            skipped.append(str(result))
         else:
-            yield source, image
-
-
-def _predict(
-    image: np.ndarray, predictor: Predictor, finder: faces.Finder
-) -> tuple[list[faces.Face], np.ndarray]:
-    boxes = finder.detect(image)
-    if not boxes:
-        return [], np.empty((0, len(EMOTIONS)), np.float32)
-    return boxes, np.asarray(predictor(finder.crop(image, boxes, predictor.spec)))
-
-
-def _make_rows(
-    image: np.ndarray, boxes: Sequence[faces.Face], probabilities: np.ndarray, *, source: str
-) -> list[Row]:
-    size = (image.shape[0], image.shape[1])
-    return [
-        make_row(face, row, source=source, size=size, index=i)
-        for i, (face, row) in enumerate(zip(boxes, probabilities, strict=True))
-    ]
+            yield result
 
 
 def _all_failed(skipped: Sequence[str]) -> str:

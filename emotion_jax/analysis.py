@@ -1,0 +1,174 @@
+"""From a picture to rows: read, detect, crop, predict. What a program calls that wants it all."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from emotion_jax import faces, images
+from emotion_jax.errors import EmotionError
+from emotion_jax.labels import EMOTIONS
+from emotion_jax.rows import Row, Rows, make_row
+
+if TYPE_CHECKING:
+    from emotion_jax.preprocess import ImageSpec
+
+Picture = str | os.PathLike[str] | np.ndarray
+
+# Pictures that are read and searched at a time. Searching one takes ten times as long as a narrow
+# network takes for its faces; more threads would hold more pictures.
+_WORKERS = min(4, os.cpu_count() or 1)
+
+
+class Predictor(Protocol):
+    """What `emotion_jax.load_predictor` returns: faces in, probabilities out."""
+
+    @property
+    def spec(self) -> ImageSpec:
+        """How the network wants its faces cropped."""
+
+    def __call__(self, images: np.ndarray, /) -> np.ndarray:
+        """Map uint8 `[N, H, W, 3]`, RGB, to float32 `[N, 8]` whose rows sum to 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """A picture and what was found in it.
+
+    Attributes:
+      source: what its rows call it.
+      image: uint8 `[H, W, 3]`, RGB.
+      faces: N of them, from left to right.
+      probabilities: float32 `[N, 8]`, in the order of `EMOTIONS`.
+    """
+
+    source: str
+    image: np.ndarray
+    faces: list[faces.Face]
+    probabilities: np.ndarray
+
+    def rows(self) -> list[Row]:
+        """Make a row for each face, see `rows.make_row`."""
+        size = (self.image.shape[0], self.image.shape[1])
+        found = zip(self.faces, self.probabilities, strict=True)
+        return [
+            make_row(face, probabilities, source=self.source, size=size, index=i)
+            for i, (face, probabilities) in enumerate(found)
+        ]
+
+
+def analyze(
+    image: Picture | Iterable[Picture],
+    predictor: Predictor | None = None,
+    *,
+    finder: faces.Finder = faces.DEFAULT,
+    source: str | None = None,
+) -> Rows:
+    """Find the faces of a picture, or of several, and read their emotions.
+
+    Args:
+      image: a path, or uint8 `[H, W, 3]`, RGB (what OpenCV reads is BGR: `image[..., ::-1]`); or
+        several of them, in a list.
+      predictor: from `load_predictor`; by default the shipped one, loaded at the first call.
+      finder: of the faces.
+      source: what the rows call a single picture. By default its path, or "array"; arrays in a list
+        are "array 0", "array 1", ... by their place.
+
+    Returns:
+      a row for each face, picture by picture and from left to right, see `rows.make_row`. A
+      picture without a face has no row.
+
+    Raises:
+      EmotionError: a picture cannot be read, or is no such array.
+    """
+    if isinstance(image, str | os.PathLike | np.ndarray):
+        pictures = [(source or _name(image), image)]
+    else:
+        pictures = [(_name(one, f" {i}"), one) for i, one in enumerate(image)]
+    rows = Rows()
+    for result in label_each(pictures, predictor or _default_predictor(), finder):
+        if isinstance(result, EmotionError):
+            raise result
+        rows += result.rows()
+    return rows
+
+
+def label_each(
+    pictures: Iterable[tuple[str, Picture]], predictor: Predictor, finder: faces.Finder
+) -> Iterator[Labelled | EmotionError]:
+    """Label pictures in their order; while one is classified, the next are read and searched.
+
+    The faces of one picture go through the network together. Those of several do not: on a CPU a
+    face takes as long among 32 as alone, and the rows would come later.
+
+    Args:
+      pictures: what their rows call them, and a path or an array.
+      predictor: of the emotions, called once for each picture with faces.
+      finder: of the faces.
+
+    Yields:
+      for each picture what was found in it, or why it cannot be read. Up to twice the number of
+      threads are held in memory, four on two cores.
+    """
+    waiting = iter(pictures)
+    ahead: collections.deque[concurrent.futures.Future] = collections.deque()
+    pool = concurrent.futures.ThreadPoolExecutor(_WORKERS)
+    try:
+        while True:
+            for source, picture in itertools.islice(waiting, 2 * _WORKERS - len(ahead)):
+                ahead.append(pool.submit(_find, source, picture, predictor.spec, finder))
+            if not ahead:
+                return
+            result = ahead.popleft().result()
+            if isinstance(result, EmotionError):
+                yield result
+                continue
+            labelled, crops = result
+            if len(crops):
+                probabilities = np.asarray(predictor(crops))
+                labelled = dataclasses.replace(labelled, probabilities=probabilities)
+            yield labelled
+    finally:
+        pool.shutdown(cancel_futures=True)  # who stops early waits for what is under way alone
+
+
+def _find(
+    source: str, picture: Picture, spec: ImageSpec, finder: faces.Finder
+) -> tuple[Labelled, np.ndarray] | EmotionError:
+    """A picture with its faces, still without probabilities, and these cut out."""
+    try:
+        image = _check(picture) if isinstance(picture, np.ndarray) else images.read_image(picture)
+    except EmotionError as error:
+        return error
+    found = finder.detect(image)
+    nothing = np.empty((0, len(EMOTIONS)), np.float32)
+    return Labelled(source, image, found, nothing), finder.crop(image, found, spec)
+
+
+def _check(image: np.ndarray) -> np.ndarray:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise EmotionError(
+            f"a picture must be uint8 [H, W, 3], RGB, not {image.dtype} {list(image.shape)}"
+        )
+    return image
+
+
+def _name(picture: Picture, number: str = "") -> str:
+    if isinstance(picture, np.ndarray):
+        return f"array{number}"
+    return os.fspath(picture)
+
+
+@functools.cache
+def _default_predictor() -> Predictor:
+    from emotion_jax.inference import load_predictor  # JAX: only who predicts waits for it
+
+    return load_predictor()
