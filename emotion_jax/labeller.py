@@ -112,8 +112,11 @@ class Labeller:
             self._put(error)
 
     def _label(self) -> None:
-        faces.detect(np.zeros((80, 80, 3), np.uint8))  # loads dlib while the camera is opened
-        self._camera.wait_open()  # what is missing is told before the network is loaded
+        # The detector is loaded while the camera is opened; what is missing is told before the
+        # network is loaded.
+        blank = Frame(np.zeros((80, 80, 3), np.uint8), 0, 0.0)
+        self._finder(blank).detect(blank.image)
+        self._camera.wait_open()
         predictor = self._load()
         # Compiled for one face now, or it would be when the first comes in.
         predictor(np.zeros((1, predictor.spec.size, predictor.spec.size, 3), np.uint8))

@@ -16,7 +16,7 @@ import numpy as np
 
 from emotion_jax import draw
 from emotion_jax.camera import Camera, Frame
-from emotion_jax.faces import DEFAULT, Finder
+from emotion_jax.faces import DEFAULT, Face, Finder
 from emotion_jax.labeller import Labelled, Labeller
 from emotion_jax.recorder import Recorder
 from emotion_jax.tracking import SMOOTHING, People
@@ -194,14 +194,21 @@ class _View:
 
 def _draw(frame: Frame, labelled: Labelled | None, *, mirrored: bool) -> np.ndarray:
     """The frame with what was found, there or in one before; text is never mirrored."""
-    image, boxes = frame.image, [] if labelled is None else labelled.faces
-    if mirrored:
-        width = image.shape[1]
-        image = image[:, ::-1]
-        boxes = [dataclasses.replace(box, x=width - box.x - box.width) for box in boxes]
+    image = frame.image[:, ::-1] if mirrored else frame.image
     if labelled is None:
         return np.ascontiguousarray(image)
+    boxes = labelled.faces
+    if mirrored:
+        boxes = [_mirror(face, image.shape[1]) for face in boxes]
     return draw.annotate(image, boxes, labelled.probabilities, numbers=labelled.numbers)
+
+
+def _mirror(face: Face, width: int) -> Face:
+    """Where the face is in the mirrored picture, to be drawn: `square` stays as it was."""
+    points = face.points
+    if points is not None:
+        points = np.array([width - 1, 0]) + np.array([-1, 1]) * points
+    return dataclasses.replace(face, x=width - face.x - face.width, points=points)
 
 
 def _print_summary(camera: Camera, recorder: Recorder) -> None:

@@ -162,7 +162,9 @@ def test_the_window_is_mirrored_but_its_text_is_not():
     probabilities = np.float32([[0, 0.9, 0.1, 0, 0, 0, 0, 0]])
 
     def drawn(image, x, **how):
-        face = Face(x, 60, 100, 100, 1.0)
+        points = np.stack([x + np.linspace(10, 60, 68), np.linspace(70, 150, 68)], 1)
+        points[:, 0] = points[:, 0] if x == 40 else 399 - (points[:, 0] - x + 40)
+        face = Face(x, 60, 100, 100, 1.0, points)
         frame = live.Frame(image, 0, 0.0)
         return live._draw(frame, live.Labelled(frame, [face], [7], probabilities), **how)
 
@@ -194,7 +196,7 @@ def start(*arguments, **options):
     return subprocess.Popen(command, cwd=ROOT, **pipes, **options)
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=30):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "nothing came"
