@@ -1,42 +1,56 @@
-"""Read the emotions in pictures: flags, then one call of `emotion_jax.pictures`."""
+"""Read the emotions in pictures, films and what a camera sees: flags, then one call."""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
+from emotion_jax.compilation_cache import enable_compilation_cache
 from emotion_jax.errors import EmotionError, run
 
-EXAMPLES = """\
-Read the emotions of the faces in pictures.
+if TYPE_CHECKING:
+    from emotion_jax.analysis import Predictor
+    from emotion_jax.faces import Finder
 
-  python predict.py --image=portrait.jpg
-  python predict.py --image=holiday --image=party.png --output=results
-  python predict.py --image="shots/**/*.jpg" --format=jsonl > faces.jsonl
+EXAMPLES = """\
+Read the emotions of the faces in pictures, films and what a camera sees.
+
+  python predict.py --camera
+  python predict.py --image="shots/**/*.jpg" --image=party.png --output=results
+  python predict.py --video=film.mp4 --output=results
 """
 
 # Flags of their own: the libraries' global ones would crowd the help.
 FLAGS = flags.FlagValues()
 FLAGS.set_gnu_getopt(True)  # flags count after plain words, too
 flags.DEFINE_multi_string("image", [], "a file, a folder or a glob", FLAGS)
+flags.DEFINE_boolean("camera", False, "what a camera sees: s saves, r records, q quits", FLAGS)
+flags.DEFINE_string("device", "0", "the camera: an index, a path, an address, a film", FLAGS)
 flags.DEFINE_string("model", None, "weights: a path or a shipped name", FLAGS)
-flags.DEFINE_string("output", None, "folder for the rows and the annotated pictures", FLAGS)
+flags.DEFINE_string("output", None, "folder for the rows and what is drawn", FLAGS)
 flags.DEFINE_enum("format", "csv", ["csv", "jsonl"], "of the rows", FLAGS)
-flags.DEFINE_boolean("show", False, "open a window; a key for the next, q or Esc to quit", FLAGS)
-flags.DEFINE_float("min_face", 40, "width in pixels of the smallest faces", flag_values=FLAGS)
+flags.DEFINE_string("video", None, "a film", FLAGS)
+flags.DEFINE_integer("every", 1, "read every so many frames of the film alone", flag_values=FLAGS)
+flags.DEFINE_float("start", 0.0, "seconds of the film to leave out", flag_values=FLAGS)
+flags.DEFINE_float("end", None, "seconds of the film at which to stop", flag_values=FLAGS)
+flags.DEFINE_float(
+    "smoothing", None, "seconds to average each person over; 0 for none", flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "min_face", None, "width in pixels of the smallest faces to find", flag_values=FLAGS
+)
 flags.DEFINE_enum("detector", "hog", ["hog", "cnn"], "cnn finds turned faces too, slowly", FLAGS)
 flags.DEFINE_boolean("landmarks", False, "find 68 points a face, and level faces by them", FLAGS)
 flags.DEFINE_string("cnn_model", None, "file of --detector=cnn, if not of the extra", FLAGS)
 flags.DEFINE_string("landmarks_model", None, "file of --landmarks, likewise", FLAGS)
+flags.DEFINE_boolean("blur", False, "hide the faces in what is drawn", FLAGS)
+flags.DEFINE_boolean("show", None, "open a window, as --camera does; q or Esc quits", FLAGS)
 flags.DEFINE_boolean("debug", False, "show the traceback of an error", FLAGS)
 flags.DEFINE_boolean("version", False, "print the version", FLAGS)
 flags.DEFINE_boolean("help", False, "print this", FLAGS, short_name="h")
 HELPED = [name for name in FLAGS if len(name) > 1]
-# Of a later version; known here to be refused with a word of their own.
-flags.DEFINE_boolean("camera", False, "", FLAGS)
-flags.DEFINE_string("video", None, "", FLAGS)
-flags.DEFINE_integer("device", 0, "", flag_values=FLAGS)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -53,9 +67,47 @@ def parse_flags(argv: list[str]) -> list[str]:
     for name in ("model", "output"):
         if FLAGS[name].value == "":
             raise EmotionError(f"--{name} is empty; give it a value or leave it out")
+    check_film_flags()
+    check_camera_flags()
     if words and not FLAGS.image:
         raise EmotionError(f"'{words[0]}' belongs to no flag; write --image={words[0]}")
     return [*FLAGS.image, *words]  # a shell that expands `--image *.jpg` leaves words over
+
+
+def check_film_flags() -> None:
+    """Refuse what would otherwise be passed over.
+
+    Raises:
+      EmotionError: several films, a film beside pictures, or an option that has no meaning.
+    """
+    if FLAGS["video"].present > 1:
+        raise EmotionError("--video stands twice; read one film at a time")
+    if FLAGS.video and FLAGS.image:
+        raise EmotionError("--image and --video do not go together; use one at a time")
+    for name in ("every", "start", "end", "smoothing"):
+        followed = FLAGS.video or (FLAGS.camera and name == "smoothing")
+        if FLAGS[name].present and not followed:
+            raise EmotionError(f"--{name} is for films; add --video=PATH")
+    if FLAGS.blur and not (FLAGS.output or FLAGS.show):
+        raise EmotionError("--blur hides faces in what is drawn; add --output=FOLDER")
+    if FLAGS.min_face is not None and not FLAGS.min_face >= 1:
+        raise EmotionError(f"--min_face: {FLAGS.min_face:g}; use 1 or more pixels")
+
+
+def check_camera_flags() -> None:
+    """Refuse what would otherwise be passed over.
+
+    Raises:
+      EmotionError: another source beside the camera, or an option that has no meaning.
+    """
+    if FLAGS["device"].present and not FLAGS.camera:
+        raise EmotionError("--device is for cameras; add --camera")
+    if FLAGS.camera and (FLAGS.image or FLAGS.video):
+        raise EmotionError("--camera goes with neither --image nor --video; use one at a time")
+    if FLAGS.camera and FLAGS.blur:
+        raise EmotionError(
+            "--blur looks ahead, which a camera cannot; record without, then use --video"
+        )
 
 
 def main() -> None:
@@ -65,32 +117,87 @@ def main() -> None:
         import emotion_jax
 
         print(f"emotion_jax {emotion_jax.__version__}")
-    elif FLAGS.camera or FLAGS.video:
-        what = "--camera" if FLAGS.camera else "--video"
-        raise EmotionError(f"{what} is not in this version yet; read pictures with --image=PATH")
+    elif FLAGS.camera and not FLAGS.help:
+        enable_compilation_cache()
+        watch_camera()
+    elif FLAGS.video and not FLAGS.help:
+        enable_compilation_cache()
+        read_film()
     elif FLAGS.help or not pictures:
         print(EXAMPLES)
         for name in HELPED:
             print(f"  --{name:15} {' '.join(FLAGS[name].help.split())}")
     else:
+        enable_compilation_cache()
         from emotion_jax import load_predictor
-        from emotion_jax.faces import Finder
         from emotion_jax.pictures import analyze_pictures
 
         analyze_pictures(
             pictures,
             load_predictor(FLAGS.model),
-            finder=Finder(
-                min_face=FLAGS.min_face,
-                detector=FLAGS.detector,
-                landmarks=FLAGS.landmarks or FLAGS.landmarks_model is not None,
-                cnn_model=FLAGS.cnn_model,
-                landmarks_model=FLAGS.landmarks_model,
-            ),
+            finder=make_finder(),
             output=FLAGS.output,
             format=FLAGS.format,
-            show=FLAGS.show,
+            blur=FLAGS.blur,
+            show=bool(FLAGS.show),
         )
+
+
+def make_finder() -> Finder:
+    """Make what finds the faces, as the flags say."""
+    from emotion_jax.faces import Finder
+
+    return Finder(
+        min_face=FLAGS.min_face or Finder.min_face,
+        detector=FLAGS.detector,
+        landmarks=FLAGS.landmarks or FLAGS.landmarks_model is not None,
+        cnn_model=FLAGS.cnn_model,
+        landmarks_model=FLAGS.landmarks_model,
+    )
+
+
+def read_film() -> None:
+    """Do what `--video` says."""
+    from emotion_jax import load_predictor
+    from emotion_jax.film import analyze_film
+    from emotion_jax.tracking import SMOOTHING
+
+    analyze_film(
+        FLAGS.video,
+        load_predictor(FLAGS.model),
+        finder=make_finder(),
+        min_face=FLAGS.min_face,
+        output=FLAGS.output,
+        format=FLAGS.format,
+        every=FLAGS.every,
+        start=FLAGS.start,
+        end=FLAGS.end,
+        smoothing=SMOOTHING if FLAGS.smoothing is None else FLAGS.smoothing,
+        blur=FLAGS.blur,
+        show=bool(FLAGS.show),
+    )
+
+
+def watch_camera() -> None:
+    """Do what `--camera` says."""
+    from emotion_jax.live import watch
+    from emotion_jax.tracking import SMOOTHING
+
+    def load() -> Predictor:
+        from emotion_jax import load_predictor
+
+        return load_predictor(FLAGS.model)
+
+    watch(
+        FLAGS.device,
+        load,
+        finder=make_finder(),
+        min_face=FLAGS.min_face,
+        smoothing=SMOOTHING if FLAGS.smoothing is None else FLAGS.smoothing,
+        output=FLAGS.output,
+        format=FLAGS.format,
+        show=FLAGS.show is not False,
+    )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
-"""What was found, drawn on a picture: boxes, plates, bars; and the window that shows it."""
+"""What was found, drawn on a picture: boxes, plates, bars."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face
+from emotion_jax.images import resize
 from emotion_jax.labels import EMOTIONS
 
 Color = tuple[int, int, int]
@@ -30,6 +28,7 @@ COLORS: tuple[Color, ...] = (
 _DARK: Color = (24, 26, 30)
 _LIGHT: Color = (240, 240, 240)
 _TRACK: Color = (84, 88, 94)
+_RED: Color = (255, 48, 40)
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _EM = cv2.getTextSize("Hg", _FONT, 1.0, 1)[0][1]  # height of a line at scale 1; versions differ
@@ -37,6 +36,7 @@ _EM = cv2.getTextSize("Hg", _FONT, 1.0, 1)[0][1]  # height of a line at scale 1;
 _SMALLEST = 9  # height in pixels of letters that can still be read
 _PITCH = 1.5  # distance of the panel's lines, in heights of a letter
 _BAR = 5.0  # length of a full bar, likewise
+_PATCHES = 6  # along each side of a hidden face: its eyes share one row of them
 _GAP = 0.6  # between columns and around them, likewise
 
 
@@ -80,39 +80,55 @@ def annotate(
     return canvas
 
 
-def show(image: np.ndarray, *, title: str = "emotion_jax") -> bool:
-    """Show a picture in a window until a key is pressed.
+def hide(image: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
+    """Make faces unrecognizable: each becomes, from the hair to the chin, a few even patches.
 
     Args:
-      image: uint8 `[H, W, 3]`, RGB.
-      title: of the window; the same title is the same window.
+      image: uint8 `[H, W, 3]`, RGB; left as it is.
+      faces: their boxes may leave the picture.
 
     Returns:
-      whether to go on: False after q, Esc or closing the window.
-
-    Raises:
-      EmotionError: this computer, or this build of OpenCV, has no windows.
+      uint8 `[H, W, 3]`, RGB.
     """
-    # Checked first, because without a display the window's library ends the whole process.
-    displays = ("DISPLAY", "WAYLAND_DISPLAY")
-    if sys.platform.startswith("linux") and not any(os.environ.get(name) for name in displays):
-        raise EmotionError("there is no display for a window; use --noshow with --output=DIR")
-    height, width = image.shape[:2]
-    shrink = min(1.0, 1200 / width, 800 / height)  # fits a laptop's screen
-    try:
-        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
-        cv2.resizeWindow(title, round(width * shrink), round(height * shrink))
-        cv2.imshow(title, image[:, :, ::-1])
-        while True:
-            key = cv2.waitKey(50)  # milliseconds: a closed window is noticed soon
-            if key != -1:
-                return key & 0xFF not in (ord("q"), 27)
-            if cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1:
-                return False
-    except cv2.error as error:
-        raise EmotionError(
-            "this OpenCV cannot open windows; install opencv-python, not its headless build"
-        ) from error
+    canvas = np.ascontiguousarray(image).copy()
+    for face in faces:
+        # The detector's box ends at the brows, the chin and the cheeks.
+        wide, tall = 1.4 * face.width, 1.7 * face.height
+        left, top = face.x - 0.2 * face.width, face.y - 0.45 * face.height
+        x, y, width, height = _clip_box(Face(left, top, wide, tall, 0.0), canvas)
+        if width and height:
+            patches = resize(image[y : y + height, x : x + width], _PATCHES, _PATCHES)
+            rows, columns = (np.arange(side) * _PATCHES // side for side in (height, width))
+            canvas[y : y + height, x : x + width] = patches[rows[:, None], columns]
+    return canvas
+
+
+def annotate_status(image: np.ndarray, text: str, *, recording: bool = False) -> np.ndarray:
+    """Draw a line about the program, small and see-through, into the upper right corner.
+
+    Args:
+      image: uint8 `[H, W, 3]`, RGB; left as it is.
+      text: the frame rate, say; it may be empty.
+      recording: with a red dot.
+
+    Returns:
+      uint8 `[H, W, 3]`, RGB.
+    """
+    canvas = np.ascontiguousarray(image).copy()
+    if not text and not recording:
+        return canvas
+    height = max(_SMALLEST, min(canvas.shape[:2]) / 32)
+    dot = 1.3 * height if recording else 0.0
+    size = round(_text_width(text, height) + dot + 2 * _GAP * height), round(1.8 * height)
+    corner = canvas.shape[1] - size[0] - round(height / 2), round(height / 2)
+    x, y, width, deep = _move_inside(corner, size, canvas)
+    part = canvas[y : y + deep, x : x + width]
+    part[:] = (0.5 * part + 0.5 * np.array(_DARK)).astype(np.uint8)
+    if recording:
+        center = round(x + (_GAP + 0.45) * height), round(y + deep / 2)
+        cv2.circle(canvas, center, round(0.45 * height), _RED, -1, cv2.LINE_AA)
+    _write(canvas, text, x + _GAP * height + dot, y + deep / 2, height, _LIGHT)
+    return canvas
 
 
 def _clip_box(face: Face, canvas: np.ndarray) -> Rect:

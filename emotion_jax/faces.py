@@ -197,6 +197,11 @@ class Finder:
         if self.detector not in _MIN_SCORE:
             raise EmotionError(f"detector: '{self.detector}'; use {' or '.join(_MIN_SCORE)}")
 
+    @property
+    def lowest_score(self) -> float:
+        """The lowest score of a face, `min_score` or the detector's default."""
+        return _MIN_SCORE[self.detector] if self.min_score is None else self.min_score
+
     def detect(self, image: np.ndarray) -> list[Face]:
         """Find the faces of uint8 `[H, W, 3]`, RGB, from left to right."""
         faces = detect(

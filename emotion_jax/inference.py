@@ -115,7 +115,10 @@ def model_from_meta(meta: dict[str, Any]) -> tuple[nn.Module, ImageSpec, Any]:
     # A shape, not a picture: a size that cannot be meant must cost nothing.
     image = jax.ShapeDtypeStruct((1, spec.size, spec.size, spec.channels), jnp.float32)
     try:
-        shapes = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), image)
+        # The key, too, is only a shape: to draw one would compile its generator, for 0.2 s.
+        shapes = jax.eval_shape(
+            lambda image: model.init(jax.random.key(0), image, train=False), image
+        )
     except (ValueError, TypeError) as error:
         what = f"model.{meta['model']['name']} cannot be built at {spec.size} pixels"
         raise EmotionError(f"{what}: {str(error).splitlines()[0]}") from error

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-from emotion_jax import draw, faces, images
+from emotion_jax import draw, faces, images, window
 from emotion_jax.analysis import Labelled, Predictor, label_each
 from emotion_jax.errors import EmotionError
 from emotion_jax.rows import RowWriter
@@ -49,6 +49,7 @@ def analyze_pictures(
     finder: faces.Finder = faces.DEFAULT,
     output: str | os.PathLike[str] | None = None,
     format: str = "csv",
+    blur: bool = False,
     show: bool = False,
 ) -> Summary:
     """Read the emotions in many pictures and write them down as they come.
@@ -64,6 +65,7 @@ def analyze_pictures(
         pictures, see `choose_targets`; no source is ever overwritten. Without it rows go to
         standard output, and nothing else does.
       format: of the rows: "csv" or "jsonl".
+      blur: hide the faces that are found in the annotated pictures.
       show: show each annotated picture in a window until a key is pressed; q or Esc stops.
 
     Returns:
@@ -91,10 +93,11 @@ def analyze_pictures(
             if output is None and not show:
                 continue
             numbers = range(len(one.faces)) if len(one.faces) > 1 else None
-            annotated = draw.annotate(one.image, one.faces, one.probabilities, numbers=numbers)
+            canvas = draw.hide(one.image, one.faces) if blur else one.image
+            annotated = draw.annotate(canvas, one.faces, one.probabilities, numbers=numbers)
             if output is not None:
                 images.write_image(targets[one.source], annotated)
-            if show and not draw.show(annotated):
+            if show and not window.show(annotated):
                 break
     summary = Summary(pictures, found, faceless, tuple(skipped))
     print(summary, file=sys.stderr)

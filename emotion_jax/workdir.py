@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from emotion_jax.errors import EmotionError
 
 CONFIG = "config.json"
@@ -83,6 +81,8 @@ def locked(workdir: Path) -> Iterator[None]:
 
 def say(message: str) -> None:
     """Prints, where several processes train one network, from the first alone."""
+    import jax  # who only wants to be stopped in good order need not load it
+
     if jax.process_index() == 0:
         print(message, flush=True)
 
@@ -115,13 +115,17 @@ class Stop(contextlib.AbstractContextManager["Stop"]):
         self.asked = number
 
     def leave_if_asked(self, step: int) -> None:
-        """Ends the program as the signal would have."""
-        if self.asked is None:
-            return
-        say(f"stopped, saved at step {step}; the same command goes on from there")
+        """Says what is saved and ends the program as the signal would have."""
+        if self.asked is not None:
+            say(f"stopped, saved at step {step}; the same command goes on from there")
+            self.leave()
+
+    def leave(self) -> None:
+        """Ends the program as the signal would have, if one came; the caller has said so."""
         if self.asked == signal.SIGINT:
             raise KeyboardInterrupt("saved")
-        raise SystemExit(128 + self.asked)
+        if self.asked is not None:
+            raise SystemExit(128 + self.asked)
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._before.items():

@@ -109,3 +109,22 @@ def test_a_window_without_a_display_is_one_sentence(monkeypatch):
     monkeypatch.setattr("sys.platform", "linux")
     with pytest.raises(EmotionError, match="no display .*--noshow"):
         draw.show(np.zeros((9, 9, 3), np.uint8))
+
+
+def test_a_hidden_face_keeps_no_more_than_a_few_patches():
+    image = np.random.default_rng(2).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    before = image.copy()
+    hidden = draw.hide(image, [Face(120, 100, 100, 100, 1.0), Face(370, 260, 90, 90, 1.0)])
+    np.testing.assert_array_equal(image, before)
+    inside = hidden[100:200, 120:220].reshape(-1, 3)
+    assert len(np.unique(inside, axis=0)) <= 36
+    np.testing.assert_array_equal(hidden[:, :90], image[:, :90])
+    # Each patch is the mean of what it covers: nothing of its own is left of a pixel.
+    assert abs(inside.mean() - before[55:225, 100:240].mean()) < 3
+    np.testing.assert_array_equal(draw.hide(image, []), image)
+
+
+@pytest.mark.parametrize("box", [(-50, -50, 60, 60), (390, 290, 3, 3), (500, 400, 50, 50)])
+def test_faces_at_the_edge_can_be_hidden(box):
+    image = np.full((300, 400, 3), 77, np.uint8)
+    np.testing.assert_array_equal(draw.hide(image, [Face(*box, 1.0)]), image)

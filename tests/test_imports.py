@@ -28,10 +28,18 @@ FLOORS = (
         "faces",
         "rows",
         "draw",
+        "tracking",
+        "timeline",
+        "video",
+        "searching",
+        "compilation_cache",
+        "camera",
+        "window",
         "logs",
     }
     | {"report", "data", "weights"},
     {"inference", "analysis", "pictures"},
+    {"film", "labeller", "recorder", "live"},
     {"experiment", "export"},
     {"train", "conclude"},
 )

@@ -4,10 +4,11 @@ import csv
 import json
 import os
 
+import numpy as np
 import pytest
 from false_network import FalsePredictor, false_detect, write_picture
 
-from emotion_jax import draw, faces, images, pictures
+from emotion_jax import faces, images, pictures, window
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS
 
@@ -158,10 +159,24 @@ def test_an_output_that_is_no_folder_is_refused(found, predictor, tmp_path):
         pictures.analyze_pictures([path], predictor, output=path)
 
 
+def test_blurred_faces_are_hidden_in_what_is_written(found, predictor, tmp_path):
+    path = write_picture(tmp_path / "a.png", 1)
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    image[0, 0] = 1
+    images.write_image(path, image)
+    rows = []
+    for blur in (False, True):
+        pictures.analyze_pictures([path], predictor, output=tmp_path / "out", blur=blur)
+        rows.append((tmp_path / "out" / "predictions.csv").read_text())
+        inside = images.read_image(tmp_path / "out" / "a.png")[25:45, 15:35].reshape(-1, 3)
+        assert (len(np.unique(inside, axis=0)) <= 36) is blur
+    assert rows[0] == rows[1]
+
+
 def test_quitting_the_window_stops(found, predictor, tmp_path, monkeypatch):
     for name in ("a.png", "b.png", "c.png"):
         write_picture(tmp_path / name, 1)
     shown = []
-    monkeypatch.setattr(draw, "show", lambda image: shown.append(image.shape) or len(shown) < 2)
+    monkeypatch.setattr(window, "show", lambda image: shown.append(image.shape) or len(shown) < 2)
     summary = pictures.analyze_pictures([str(tmp_path)], predictor, show=True)
     assert summary.pictures == 2 and shown == [(120, 160, 3)] * 2

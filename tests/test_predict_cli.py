@@ -45,7 +45,8 @@ def test_alone_it_helps():
     alone = predict()
     assert alone.returncode == 0 and alone.stderr == ""
     assert alone.stdout.count("python predict.py --") == 3
-    for flag in ("image", "model", "output", "format", "show", "debug", "version"):
+    flags = "image video every start end smoothing min_face blur model output format show debug"
+    for flag in (*flags.split(), "version"):
         assert f"--{flag} " in alone.stdout
     assert predict("--help").stdout == alone.stdout
 
@@ -70,7 +71,12 @@ def test_help_needs_nothing_heavy():
         (["--device=front"], ["device"]),
         (["photo.jpg"], ["photo.jpg", "--image=photo.jpg"]),
         (["--camera"], ["--camera", "not in this version"]),
-        (["--video=film.mp4"], ["--video", "not in this version"]),
+        (["--video=a.mp4", "--video=b.mp4"], ["--video", "one film"]),
+        (["--video=a.mp4", "--image=b.jpg"], ["--image and --video"]),
+        (["--every=3", "--image=b.jpg"], ["--every", "--video"]),
+        (["--blur", "--image=b.jpg"], ["--blur", "--output"]),
+        (["--min_face=0", "--image=b.jpg"], ["--min_face", "pixels"]),
+        (["--start=early", "--video=a.mp4"], ["start", "early"]),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, words):

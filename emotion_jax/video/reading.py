@@ -1,0 +1,226 @@
+"""Reading films: frames as players show them, at their true times."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Generator, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from emotion_jax.errors import EmotionError
+
+# What FFmpeg would read as a film, too: pictures one by one, and plain text as a terminal's screen.
+_NO_FILMS = ("image2", "tty", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe")
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """A frame of a film, as players show it: upright, with square pixels.
+
+    Attributes:
+      index: counted from 0 at the film's beginning, wherever reading started.
+      time_s: when it is shown, in seconds since the film's beginning.
+      image: uint8 `[H, W, 3]`, RGB; H and W can change within a film.
+    """
+
+    index: int
+    time_s: float
+    image: np.ndarray
+
+
+class FilmReader:
+    """Reads a film frame by frame.
+
+    Attributes:
+      rate: frames a second, on the average.
+      duration_s: of the film, in seconds; None where its header does not say.
+      size: height and width of a frame, in pixels, as the header says, not turned upright.
+      damage: after reading, what was wrong, in one sentence; None if nothing was.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open a film.
+
+        Raises:
+          EmotionError: there is no such file, or it is no film that can be read.
+        """
+        self._path = os.fspath(path)
+        self.damage: str | None = None
+        with open_film(self._path) as container:
+            stream = _picture_stream(container, self._path)
+            rate = stream.average_rate or stream.guessed_rate
+            self.rate = float(rate) if rate else 25.0
+            self.duration_s = (container.duration or 0) / av.time_base or None
+            self.size = stream.height, stream.width
+
+    def frames(
+        self, *, every: int = 1, start: float = 0.0, end: float | None = None
+    ) -> Generator[Frame]:
+        """Read the film, or a part of it; damaged frames are left out.
+
+        Args:
+          every: read those frames alone whose index is a multiple of it.
+          start: seconds; frames shown before are left out.
+          end: seconds; frames shown from then on are left out.
+
+        Raises:
+          EmotionError: not one frame can be read at all.
+        """
+        self.damage = None
+        previous: float | None = None
+        with open_film(self._path) as container:
+            stream = _picture_stream(container, self._path)
+            stream.thread_type = "AUTO"
+            origin = Fraction(container.start_time or 0, av.time_base)
+            index = _seek(container, stream, start, origin, self._path)
+            decoder = _Decoder(container, stream)
+            for frame in decoder:
+                if frame.pts is None or frame.time_base is None:
+                    time_s = 0.0 if previous is None else previous + 1 / self.rate
+                else:
+                    time_s = float(frame.pts * frame.time_base - origin)
+                time_s = max(time_s, previous or 0.0)  # of films cut badly together
+                previous = time_s
+                if end is not None and time_s >= end:
+                    return
+                if time_s >= start and index % every == 0:
+                    yield Frame(index, time_s, _upright(frame, stream.sample_aspect_ratio))
+                index += 1
+            self.damage = self._judge(decoder, float(decoder.reached - origin))
+
+    def _judge(self, decoder: _Decoder, reached_s: float) -> str | None:
+        """What was wrong with a film that was read to its end."""
+        if decoder.damaged and not decoder.decoded:
+            raise EmotionError(f"'{self._path}' is damaged: none of its frames can be read")
+        if self.duration_s and reached_s < 0.98 * self.duration_s - 0.5:
+            ends = f"it ends at {max(0.0, reached_s):.1f} of {self.duration_s:.1f} s"
+            return f"'{self._path}' is incomplete: {ends}"
+        if decoder.damaged:
+            return f"'{self._path}' is damaged: {decoder.damaged} of its frames cannot be read"
+        return None
+
+
+def open_film(path: str) -> Any:
+    """Open a film's container; FFmpeg's ways of not being able to become one sentence."""
+    if not Path(path).is_file():  # a folder, a device, nothing: reading might never end
+        raise EmotionError(f"'{path}' is no file; give the path of a film")
+    if Path(path).stat().st_size == 0:
+        raise EmotionError(f"'{path}' is empty; give a film")
+    try:
+        # "file:" because a name may hold a colon. What a playlist names stays on this computer.
+        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+    except (av.FFmpegError, ValueError) as error:
+        what = "cannot be read" if isinstance(error, PermissionError) else "is no readable film"
+        reason = getattr(error, "strerror", None) or error
+        raise EmotionError(
+            f"'{path}' {what} ({reason}); it may be damaged or incomplete: give an intact copy"
+        ) from error
+    if set(container.format.name.split(",")) & set(_NO_FILMS):
+        container.close()
+        raise EmotionError(f"'{path}' is no film; read pictures with --image=PATH")
+    return container
+
+
+def _picture_stream(container: Any, path: str) -> Any:
+    """The stream that a player would show; the cover of a song is none."""
+    films = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+    if not films:
+        raise EmotionError(f"'{path}' has no pictures, only sound or text; give a film")
+    best = container.streams.best("video")
+    return best if best in films else films[0]
+
+
+def _seek(container: Any, stream: Any, start: float, origin: Fraction, path: str) -> int:
+    """Go to a key frame at or before `start`; returns the index of the first frame decoded then.
+
+    The frames before are counted by their packets, without decoding them.
+    """
+    if start <= 0:
+        return 0
+    try:
+        container.seek(int((Fraction(start) + origin) / stream.time_base), stream=stream)
+        first = next(iter(_Decoder(container, stream)))
+        if first.pts is None or first.pts * stream.time_base - origin > start:
+            raise ValueError("the film's index is wrong")
+        with open_film(path) as counted:
+            index = _count_before(counted, stream.index, first.pts)
+        container.seek(int((Fraction(start) + origin) / stream.time_base), stream=stream)
+    except (av.FFmpegError, ValueError, StopIteration):
+        container.seek(0)  # a film that cannot be entered in the middle is read from its beginning
+        return 0
+    return index
+
+
+def _count_before(container: Any, stream_index: int, pts: int) -> int:
+    """How many frames are shown before the one with this time stamp."""
+    count = 0
+    for packet in container.demux(container.streams[stream_index]):
+        if packet.size and packet.pts is None:
+            raise ValueError("no time stamps")
+        if packet.dts is not None and packet.dts >= pts:
+            break
+        count += packet.pts is not None and packet.pts < pts and not packet.is_discard
+    return count
+
+
+class _Decoder:
+    """Iterates over every frame of a film that can be decoded.
+
+    Attributes:
+      decoded: how many there were up to now.
+      damaged: how many packets could not be decoded.
+      reached: the latest end of a packet, of pictures or sound, in seconds.
+    """
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self._container, self._stream = container, stream
+        self.decoded = self.damaged = 0
+        self.reached = Fraction(0)
+
+    def __iter__(self) -> Iterator[Any]:
+        packets = self._container.demux()
+        # A film that breaks off in the middle of a packet raises; what came before is whole.
+        while (packet := _next(packets)) is not None:
+            if packet.pts is not None:
+                end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                self.reached = max(self.reached, end)
+            if packet.stream.index != self._stream.index:
+                continue
+            try:
+                frames = packet.decode()  # the last one is empty: it gives the frames held back
+            except av.FFmpegError:
+                self.damaged += 1
+                continue
+            self.decoded += len(frames)
+            yield from frames
+
+
+def _next(packets: Iterator[Any]) -> Any:
+    try:
+        return next(packets, None)
+    except (av.FFmpegError, OSError):
+        return None
+
+
+def _upright(frame: Any, aspect: Fraction | None) -> np.ndarray:
+    """The pixels as a player shows them, uint8 `[H, W, 3]`, RGB."""
+    width = round(frame.width * aspect) if aspect else frame.width
+    image = frame.to_ndarray(format="rgb24", width=width)
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return image
+    # Where the matrix takes a picture's right and its lower edge: a, b and c, d of libavutil.
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    if abs(a) + abs(d) < abs(b) + abs(c):  # a quarter turn, apart from the mirroring below
+        image, a, d = image.swapaxes(0, 1), c, b
+    image = image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return np.ascontiguousarray(image)
