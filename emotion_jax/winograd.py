@@ -1,7 +1,8 @@
 """3x3 convolutions with fewer multiplications, to predict on a CPU.
 
 Winograd's F(2x2, 3x3) makes four outputs of sixteen products a channel, where thirty-six are usual
-(Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv 1509.09308). in another order; in float32 that moves a logit by some millionths of the largest.
+(Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv 1509.09308). The sums
+come in another order; in float32 that moves a logit by some millionths of the largest.
 """
 
 from __future__ import annotations
