@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import re
-import stat
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
 
-# FFmpeg's own words on what it cannot read; ours are one sentence.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+import cv2
+import numpy as np
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-
-from emotion_jax.errors import EmotionError  # noqa: E402
+from emotion_jax import devices
+from emotion_jax.errors import EmotionError
 
 # Seconds without a frame after which a source counts as dead. A webcam that wakes up, or a stream
 # that is being negotiated, takes longer for its first; the slowest exposures give two a second.
 PATIENCE_S = 5.0
 FIRST_PATIENCE_S = 15.0
-
-# So that a thread of FFmpeg's comes back from a dead stream, after ours has told of it.
-_TIMEOUTS = [
-    cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-    round(1000 * FIRST_PATIENCE_S),
-    cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-    round(1000 * FIRST_PATIENCE_S),
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,19 +36,6 @@ class Frame:
     time_s: float
 
 
-class Capture(Protocol):
-    """What is read: the part of `cv2.VideoCapture` that is used here."""
-
-    def read(self) -> tuple[bool, np.ndarray | None]:
-        """Wait for the next frame: whether there is one, and uint8 `[H, W, 3]`, BGR."""
-
-    def get(self, prop: int, /) -> float:
-        """A property of the source, 0 where it is unknown."""
-
-    def release(self) -> None:
-        """Let go of the device."""
-
-
 class Camera:
     """Reads a source on a thread of its own and keeps the newest frame alone.
 
@@ -72,14 +43,14 @@ class Camera:
     in time are replaced.
 
     Attributes:
-      name: of the source, for rows and messages, without a password.
+      source: its name, without a password.
     """
 
     def __init__(
         self,
         device: str,
         *,
-        open_capture: Callable[[str], Capture] | None = None,
+        open_capture: Callable[[str], devices.Capture] | None = None,
         patience_s: float = PATIENCE_S,
         first_patience_s: float = FIRST_PATIENCE_S,
     ) -> None:
@@ -94,10 +65,10 @@ class Camera:
         Raises:
           EmotionError: there is no such device or file.
         """
-        self.name = _name(device)
+        self.source, self._name = devices.name_source(device), devices.quote_source(device)
         if open_capture is None:
-            _check(device)
-        self._device, self._open = device, open_capture or _open_capture
+            devices.check(device)
+        self._device, self._open = device, open_capture or devices.open_capture
         self._patience = first_patience_s, patience_s  # before and after the first frame
         self._changed = threading.Condition()
         self._newest: Frame | None = None
@@ -154,7 +125,7 @@ class Camera:
             patience = self._patience[self._newest is not None]
             if silent >= patience:
                 raise EmotionError(
-                    f"{self.name} has given no picture for {patience:.0f} seconds; see whether "
+                    f"{self._name} has given no picture for {patience:.0f} seconds; see whether "
                     "it is plugged in, covered by its shutter or used by another program"
                 )
             self._changed.wait(min(patience - silent, 1.0))
@@ -192,12 +163,12 @@ class Camera:
         except EmotionError as error:
             failure = error
         except Exception as error:  # drivers raise what they like; `next` must not wait for ever
-            failure = EmotionError(f"{self.name} cannot be read ({' '.join(str(error).split())})")
+            failure = EmotionError(f"{self._name} cannot be read ({' '.join(str(error).split())})")
         with self._changed:
             self._failure, self._ended = failure, True
             self._changed.notify_all()
 
-    def _keep(self, capture: Capture) -> None:
+    def _keep(self, capture: devices.Capture) -> None:
         """Read until the end, keeping the newest frame."""
         film = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0  # nothing else knows its end
         frames = _read(capture, film=film)
@@ -212,9 +183,9 @@ class Camera:
             if self._closed.is_set():
                 return
         if self._newest is None:
-            raise EmotionError(f"{self.name} gives no picture; another program may be using it")
+            raise EmotionError(f"{self._name} gives no picture; another program may be using it")
         if not film:
-            raise EmotionError(f"{self.name} gives no more pictures; see whether it was unplugged")
+            raise EmotionError(f"{self._name} gives no more pictures; see whether it was unplugged")
 
     def _pace(self, frames: Iterator[tuple[float, np.ndarray]]) -> Iterator[Any]:
         """Hold each frame of a film back until its time comes; it runs once somebody looks."""
@@ -228,7 +199,7 @@ class Camera:
                 start = time.monotonic()
 
 
-def _read(capture: Capture, *, film: bool) -> Iterator[tuple[float, np.ndarray]]:
+def _read(capture: devices.Capture, *, film: bool) -> Iterator[tuple[float, np.ndarray]]:
     """The frames, each with the seconds since the first: a film's own, else of their arrival."""
     first = None
     while True:
@@ -238,77 +209,3 @@ def _read(capture: Capture, *, film: bool) -> Iterator[tuple[float, np.ndarray]]
         now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if film else time.monotonic()
         first = now if first is None else first
         yield now - first, image
-
-
-def _check(device: str) -> None:
-    """Refuse at once what cannot be there."""
-    if re.fullmatch(r"[0-9]+", device):
-        _check_index(int(device))
-    elif "://" not in device:
-        _check_path(device)
-
-
-def _open_capture(device: str) -> Any:
-    """Open what the word means: a camera, a stream or a film."""
-    cv2.utils.logging.setLogLevel(
-        cv2.utils.logging.LOG_LEVEL_SILENT
-    )  # OpenCV prints its own lines about every backend that it tries
-    source: int | str = device
-    if re.fullmatch(r"[0-9]+", device):
-        source, api = int(device), cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
-        advice = "another program may be using it"
-    elif "://" in device:
-        api, advice = cv2.CAP_FFMPEG, "check the address, and that the stream is on"
-    elif stat.S_ISCHR(os.stat(device).st_mode):
-        api, advice = cv2.CAP_V4L2, "it is no camera, or another program is using it"
-    else:
-        api, advice = cv2.CAP_FFMPEG, "it is no film that can be read"
-    try:
-        capture = cv2.VideoCapture(source, api, _TIMEOUTS if api == cv2.CAP_FFMPEG else [])
-        if capture.isOpened():
-            return capture
-    except cv2.error as error:
-        raise EmotionError(f"{_name(device)} cannot be opened; {advice}") from error
-    raise EmotionError(f"{_name(device)} cannot be opened; {advice}")
-
-
-def _check_index(index: int) -> None:
-    """On Linux cameras are files: say which there are, rather than that one does not open."""
-    if sys.platform != "linux":
-        return
-    if Path(f"/dev/video{index}").exists():
-        _check_path(f"/dev/video{index}")
-        return
-    names = (path.name.removeprefix("video") for path in Path("/dev").glob("video*"))
-    there = sorted(int(name) for name in names if name.isdecimal())
-    found = f"there are {', '.join(map(str, there))}" if there else "this computer has none"
-    raise EmotionError(
-        f"there is no camera {index} ({found}); --device takes an index, a path, an address or, "
-        "to stand in for a camera, a film"
-    )
-
-
-def _check_path(path: str) -> None:
-    """Refuse what is not there, is a folder or may not be read."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError as error:
-        raise EmotionError(
-            f"--device: '{path}' is not there ({error.strerror}); give a camera's index or path, "
-            "an address or a film"
-        ) from error
-    if stat.S_ISDIR(mode):
-        raise EmotionError(f"--device: '{path}' is a folder; give a camera or a film")
-    if not os.access(path, os.R_OK):
-        group = "; cameras belong to the group video" if stat.S_ISCHR(mode) else ""
-        raise EmotionError(f"--device: '{path}' may not be read by you{group}")
-
-
-def _name(device: str) -> str:
-    """What rows and messages call a source: an address without its password."""
-    if re.fullmatch(r"[0-9]+", device):
-        return f"camera {device}"
-    if "://" not in device:
-        return f"'{device}'"
-    parts = urlsplit(device)
-    return "'" + urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) + "'"

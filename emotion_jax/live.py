@@ -86,7 +86,7 @@ def watch(
         camera = stack.enter_context(Camera(device))
         # With a window, rows on a terminal would only bury what the program has to say.
         rows = output is not None or not show or not sys.stdout.isatty()
-        recorder = Recorder(camera.name.strip("'"), output, format=format, rows=rows)
+        recorder = Recorder(camera.source, output, format=format, rows=rows)
         stack.callback(_print_summary, camera, recorder)
         stack.enter_context(recorder)
         labeller = Labeller(

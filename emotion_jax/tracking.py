@@ -144,23 +144,24 @@ def _place(face: Face) -> tuple[float, float, float]:
 
 
 def _assign(expected: np.ndarray, found: np.ndarray, reach: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of (expected, found) of the least total distance, none further apart than `reach`.
+    """Pairs of (expected, found), together as near as can be, none further apart than `reach`.
 
     Args:
       expected: `[P, 3]` centres and widths in pixels.
       found: `[F, 3]`.
-      reach: `[P]` in widths; to leave one out costs as much.
+      reach: `[P]` in widths.
     """
     width = np.sqrt(np.maximum(expected[:, None, 2], 1) * found[None, :, 2])
     away = np.hypot(*np.moveaxis(expected[:, None, :2] - found[None, :, :2], 2, 0)) / width
     # A face of half the width is another one, even at the same place.
     ratio = np.abs(np.log2(np.maximum(expected[:, None, 2], 1) / found[None, :, 2]))
-    cost = np.minimum(away + ratio, reach[:, None])
-    if 1 in cost.shape:  # one person, mostly: the nearest pair, and no SciPy to wait for
-        best = int(cost.argmin())
-        rows, columns = [best // cost.shape[1]], [best % cost.shape[1]]
+    # What a pair gains over being left apart: 1 at the very place, 0 at the end of its reach.
+    gain = np.maximum(1 - (away + ratio) / reach[:, None], 0)
+    if 1 in gain.shape:  # one person, mostly: the nearest pair, and no SciPy to wait for
+        best = int(gain.argmax())
+        rows, columns = [best // gain.shape[1]], [best % gain.shape[1]]
     else:
         from scipy.optimize import linear_sum_assignment  # 0.5 s
 
-        rows, columns = linear_sum_assignment(cost)
-    return [(r, c) for r, c in zip(rows, columns, strict=True) if cost[r, c] < reach[r]]
+        rows, columns = linear_sum_assignment(gain, maximize=True)
+    return [(r, c) for r, c in zip(rows, columns, strict=True) if gain[r, c] > 0]

@@ -62,15 +62,20 @@ class Window:
             return None
         code = cv2.waitKey(max(1, round(1000 * wait_s)))
         if code == -1:
-            visible = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
-            return None if visible else "q"
+            return None if self._is_open() else "q"
         return "q" if code & 0xFF == _ESCAPE else chr(code & 0xFF).lower()
 
     def close(self) -> None:
         """Close it, if it is open."""
-        if self._size is not None and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1:
+        if self._size is not None and self._is_open():
             cv2.destroyWindow(self._title)
         self._size = None
+
+    def _is_open(self) -> bool:
+        try:
+            return bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1)
+        except cv2.error:  # it was the last window, and Qt has gone with it
+            return False
 
     def __enter__(self) -> Window:
         return self

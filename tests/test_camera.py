@@ -171,10 +171,10 @@ class Stream(http.server.BaseHTTPRequestHandler):
 def test_a_stream_that_breaks_off():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stream) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://me:secret@127.0.0.1:{server.server_port}/live.mjpg"
+        address = f"http://me:secret@127.0.0.1:{server.server_port}/live.mjpg?password=secret"
         with Camera(address) as camera:
             frame = camera.next()
-            assert camera.name == f"'http://127.0.0.1:{server.server_port}/live.mjpg'"
+            assert camera.source == f"http://127.0.0.1:{server.server_port}/live.mjpg"
             with pytest.raises(EmotionError, match="gives no more pictures") as told:
                 while True:
                     assert shade_numbers([frame.image]) == [frame.index]
@@ -192,6 +192,7 @@ def test_a_stream_that_breaks_off():
         (".", ["folder"]),
         (os.devnull, ["cannot be opened", "no camera"]),
         ("README.md", ["'README.md' cannot be opened", "no film"]),
+        ("http://[me:secret@", ["--device", "malformed"]),
         ("http://me:secret@127.0.0.1:9/", ["'http://127.0.0.1:9/' cannot be opened", "address"]),
     ],
 )

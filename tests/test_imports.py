@@ -33,6 +33,7 @@ FLOORS = (
         "video",
         "searching",
         "compilation_cache",
+        "devices",
         "camera",
         "window",
         "logs",

@@ -32,7 +32,7 @@ import numpy as np
 import emotion_jax
 
 class Fake:
-    spec = types.SimpleNamespace(size=48, crop_scale=1.1, crop_shift=0.08)
+    spec = types.SimpleNamespace(size=48, crop_scale=1.1, crop_shift=0.08, align=False)
     def __call__(self, crops, /):
         return np.tile(np.float32([0, 1, 0, 0, 0, 0, 0, 0]), (len(crops), 1))
 
@@ -44,7 +44,7 @@ runpy.run_path("predict.py", run_name="__main__")
 class Fake:
     """A network that answers "surprise"."""
 
-    spec = SimpleNamespace(size=48, crop_scale=1.1, crop_shift=0.08)
+    spec = SimpleNamespace(size=48, crop_scale=1.1, crop_shift=0.08, align=False)
 
     def __call__(self, crops, /):
         assert crops.shape[1:] == (48, 48, 3) and crops.dtype == np.uint8

@@ -45,8 +45,8 @@ def test_alone_it_helps():
     alone = predict()
     assert alone.returncode == 0 and alone.stderr == ""
     assert alone.stdout.count("python predict.py --") == 3
-    flags = "image video every start end smoothing min_face blur model output format show debug"
-    for flag in (*flags.split(), "version"):
+    flags = "image video every start end smoothing min_face blur camera device model output format"
+    for flag in (*flags.split(), "show", "debug", "version"):
         assert f"--{flag} " in alone.stdout
     assert predict("--help").stdout == alone.stdout
 
@@ -68,9 +68,13 @@ def test_help_needs_nothing_heavy():
     [
         (["--imge=a.jpg"], ["imge", "--help"]),
         (["--format=xml", "--image=a.jpg"], ["format", "csv"]),
-        (["--device=front"], ["device"]),
+        (["--device=1"], ["--device", "add --camera"]),
+        (["--camera", "--noshow", "--device=99"], ["no camera 99"]),
+        (["--camera", "--noshow", "--device=setup.cfg"], ["'setup.cfg' is not there"]),
+        (["--camera", "--image=a.jpg"], ["--camera", "--image", "one at a time"]),
+        (["--camera", "--blur", "--output=x"], ["--blur", "--video"]),
+        (["--camera", "--smoothing=much"], ["smoothing"]),
         (["photo.jpg"], ["photo.jpg", "--image=photo.jpg"]),
-        (["--camera"], ["--camera", "not in this version"]),
         (["--video=a.mp4", "--video=b.mp4"], ["--video", "one film"]),
         (["--video=a.mp4", "--image=b.jpg"], ["--image and --video"]),
         (["--every=3", "--image=b.jpg"], ["--every", "--video"]),
@@ -87,7 +91,7 @@ def test_bad_input_is_one_sentence(arguments, words):
 
 
 def test_debug_shows_where():
-    done = predict("--camera", "--debug")
+    done = predict("--camera", "--device=99", "--noshow", "--debug")
     assert done.returncode != 0 and "Traceback" in done.stderr and "EmotionError" in done.stderr
 
 

@@ -76,6 +76,25 @@ def test_two_who_cross_keep_their_numbers(hidden):
     assert all(seen in ([], [1, 2]) for seen in numbers)
 
 
+def test_who_was_away_may_have_moved_further_than_who_was_not():
+    """Of two unseen persons the one near enough returns, though the other is unseen for less."""
+    people = People()
+    people.update([face(100), face(600)], even(2), 0.0)
+    for i in range(1, 11):  # the first has gone, the second stays
+        people.update([face(600)], even(1), i / 10)
+    people.update([], even(0), 1.1)
+    assert people.update([face(190)], even(1), 1.2)[0] == [1]
+    assert people.update([face(190), face(600)], even(2), 1.3)[0] == [1, 2]
+
+
+def test_who_stays_is_not_taken_for_who_was_away():
+    people = People()
+    people.update([face(100), face(200)], even(2), 0.0)
+    for i in range(1, 11):
+        people.update([face(200)], even(1), i / 10)
+    assert people.update([face(185)], even(1), 1.1)[0] == [2]
+
+
 def test_many_faces_in_any_order():
     rng = np.random.default_rng(1)
     grid = [face(130.0 * (i % 8), 130.0 * (i // 8)) for i in range(40)]
