@@ -20,12 +20,12 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from emotion_jax.errors import EmotionError, run
 from emotion_jax.faces import Face, Finder
 from emotion_jax.images import read_image
+from emotion_jax.video import FilmReader
 
 FINDERS = {
     "hog, min_face 40": Finder(min_face=40),
@@ -102,14 +102,9 @@ def read_truth(path: Path) -> list[tuple[np.ndarray, list[Box], list[Box]]]:
 
 def read_frames(path: Path, count: int) -> list[np.ndarray]:
     """Read `count` frames of a film, evenly spread, RGB."""
-    film = cv2.VideoCapture(str(path))
-    total = int(film.get(cv2.CAP_PROP_FRAME_COUNT))
-    wanted = set(np.linspace(0, total - 1, count).round().astype(int).tolist())
-    frames = [film.read()[1] for _ in range(total)]
-    film.release()
-    return [
-        frame[:, :, ::-1] for i, frame in enumerate(frames) if i in wanted and frame is not None
-    ]
+    frames = [frame.image for frame in FilmReader(path).frames()]
+    chosen = np.linspace(0, len(frames) - 1, min(count, len(frames)))
+    return [frames[round(i)] for i in chosen]
 
 
 def measure(
