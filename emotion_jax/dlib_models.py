@@ -153,7 +153,7 @@ def _read(path: str | None, file: str, flag: str) -> tuple[str, bytes]:
         folders = spec.submodule_search_locations if spec else None
         if not folders:
             raise EmotionError(
-                f"{file} is not installed; pip install 'emotion-jax[landmarks]' "
+                f"{file} is not installed; pip install face_recognition_models "
                 f"(not for commercial use), or give your own with {flag}=PATH"
             )
         path = os.path.join(folders[0], "models", file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -197,9 +198,13 @@ class RowWriter:
             raise self._failure(error) from error
 
     def _failure(self, error: OSError) -> EmotionError:
-        return EmotionError(
-            f"{self._name} cannot be written ({error.strerror or error}); choose another folder"
-        )
+        reason = str(error.strerror or error)
+        advice = "choose another folder" if self._owned else "write to a folder with --output"
+        if error.errno == errno.ENOSPC:
+            advice = f"make room, or {advice}"
+        elif isinstance(error, FileExistsError | NotADirectoryError):  # of mkdir
+            reason = "its path leads through a file"
+        return EmotionError(f"{self._name} cannot be written ({reason}); {advice}")
 
 
 def _format_row(row: Row, format: str) -> str:

@@ -65,3 +65,15 @@ def test_the_ten_lines_of_the_readme_run():
     out = scope["features"].apply(variables, jnp.zeros((2, 64, 64, 3)), train=False)
     assert out.shape == (2, 56)
     assert int(scope["state"].step) == 1
+
+
+def test_the_rows_of_the_readme_are_what_it_says(monkeypatch):
+    text = (ROOT / "README.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", text, re.S)[1]
+    scope = {}
+    monkeypatch.chdir(ROOT)
+    exec(code, scope)
+    said = re.findall(r"^# (docs/.*)$", code, re.M)
+    assert said == repr(scope["rows"]).splitlines()[: len(said)] and said
+    assert len(scope["frame"]) == len(scope["rows"]) > len(said)
+    assert scope["large"]

@@ -1,5 +1,6 @@
 """Rows: the contract's columns, probabilities that sum to 1, and nothing lost on the way out."""
 
+import contextlib
 import csv
 import json
 import os
@@ -141,7 +142,21 @@ def test_a_reader_that_leaves_is_no_error():
 
 def test_what_cannot_be_written_says_so(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(EmotionError, match="rows.csv' cannot be written"):
+    with pytest.raises(EmotionError, match=r"rows.csv' cannot be written \(its path .* a file\)"):
         RowWriter(tmp_path / "file" / "rows.csv")
     with pytest.raises(EmotionError, match="'xml'.* csv or jsonl"):
         RowWriter(format="xml")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+@pytest.mark.parametrize(
+    ("path", "advice"), [("/dev/full", "another folder"), (None, "with --output")]
+)
+def test_a_full_disk_says_what_helps(path, advice, monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(EmotionError, match=rf"\(No space .*\); make room, or .* {advice}$"):
+            RowWriter(path)
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):  # what is left in the buffer
+            full.close()

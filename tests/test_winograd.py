@@ -1,0 +1,85 @@
+"""Convolutions with fewer multiplications: the same numbers."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import emotion_jax as ej
+from emotion_jax import winograd
+from emotion_jax.inference import Predictor
+from emotion_jax.steps import predict_probs
+
+
+def loop_convolve(x, kernel, padding):
+    """Nine shifted products, in float64."""
+    x = np.asarray(x, np.float64)
+    if padding == "SAME":
+        x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    height, width = x.shape[1] - 2, x.shape[2] - 2
+    shifts = ((i, j) for i in range(3) for j in range(3))
+    return sum(x[:, i : i + height, j : j + width] @ kernel[i, j] for i, j in shifts)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("shape", [(2, 6, 8, 64), (1, 7, 5, 70), (3, 3, 4, 64), (1, 9, 9, 96)])
+def test_it_is_the_convolution(shape, padding):
+    chance = np.random.default_rng(0)
+    x = chance.normal(size=shape).astype(np.float32)
+    kernel = chance.normal(size=(3, 3, shape[-1], 10)).astype(np.float32)
+    (transformed,) = winograd.transform_kernels({"conv": {"kernel": kernel}}).values()
+    out = winograd.convolve(jnp.asarray(x), transformed, padding=padding)
+    expected = loop_convolve(x, kernel, padding)
+    assert out.shape == expected.shape
+    np.testing.assert_allclose(out, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_only_wide_layers_are_transformed():
+    params = {
+        "narrow": {"kernel": np.zeros((3, 3, winograd.MIN_CHANNELS - 1, 8))},
+        "wide": {"kernel": np.zeros((3, 3, winograd.MIN_CHANNELS, 8)), "bias": np.zeros(8)},
+        "large": {"kernel": np.zeros((5, 5, 100, 8))},
+        "head": {"kernel": np.zeros((100, 8))},
+    }
+    assert list(winograd.transform_kernels(params)) == ["wide"]
+
+
+class Strided(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(8, (3, 3), strides=2, name="strided")(x)
+        return nn.Conv(8, (3, 3), padding=3, name="padded")(jnp.concatenate([x] * 8, -1))
+
+
+def test_what_it_cannot_do_is_left_alone():
+    x = jnp.ones((1, 9, 9, 64))
+    variables = Strided().init(jax.random.key(0), x)
+    kernels = winograd.transform_kernels(variables["params"])
+    assert set(kernels) == {"strided", "padded"}
+    with nn.intercept_methods(winograd.use_kernels(kernels)):
+        out = Strided().apply(variables, x)
+    np.testing.assert_array_equal(out, Strided().apply(variables, x))
+
+
+def test_a_predictor_says_what_the_network_says():
+    model, spec, size = ej.SimpleNetV2(width=0.5), ej.ImageSpec(size=26), 26
+    chance = np.random.default_rng(1)
+    images = chance.integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    variables = jax.jit(lambda key: model.init(key, jnp.zeros((1, size, size, 3)), train=False))(
+        jax.random.key(0)
+    )
+    predictor = Predictor(model, variables, spec, meta={"temperature": 0.1})
+    assert predictor._kernels  # the CPU that tests run on
+    plain = jax.jit(partial(predict_probs, model=model, spec=spec, temperature=0.1))
+    np.testing.assert_allclose(predictor(images), plain(variables, images), atol=1e-5)
+
+
+def test_half_precision_is_left_alone():
+    model, spec = ej.SimpleNetV2(width=0.5, dtype=jnp.bfloat16), ej.ImageSpec(size=32)
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    assert Predictor(model, variables, spec, meta={})._kernels == {}
