@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import queue
 import threading
 from collections.abc import Callable
@@ -123,9 +124,12 @@ class Labeller:
         frame = self._camera.next()
         if frame is None:
             return
-        finder = self._finder(frame)
+        finder, known, searched_s = self._finder(frame), list[faces.Face](), -math.inf
         while frame is not None and not self._closed.is_set():
-            found = finder.detect(frame.image)
+            if frame.time_s - searched_s >= faces.SEARCH_EVERY_S:
+                known, searched_s = [], frame.time_s
+            found = finder.narrow(known).detect(frame.image)
+            known = known or found
             raw = np.empty((0, len(EMOTIONS)), np.float32)
             if found:
                 raw = np.asarray(predictor(finder.crop(frame.image, found, predictor.spec)))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from emotion_jax.faces import Face, Finder
+from emotion_jax.faces import SEARCH_EVERY_S, Face, Finder
 from emotion_jax.video import Frame
 
 # Frames searched at a time: dlib lets go of Python's lock. More threads would hold more frames.
@@ -25,6 +26,7 @@ _HIDDEN_SCORE = -0.3
 _HIDDEN_BEFORE = 8
 
 T = TypeVar("T")
+Searched = tuple[Frame, list[Face]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,8 @@ def search(frames: Generator[Frame], finder: Finder, *, blur: bool = False) -> G
     Args:
       frames: decoded on one thread; closed with this generator.
       finder: of the faces, used by several threads at once.
-      blur: find what is to be hidden, too.
+      blur: find what is to be hidden, too; then every frame is searched for faces of every size,
+        otherwise one every `SEARCH_EVERY_S`, and those between for faces as large as the known.
 
     Yields:
       the frames in their order. Memory holds a number of them that depends on the processor alone.
@@ -59,7 +62,7 @@ def search(frames: Generator[Frame], finder: Finder, *, blur: bool = False) -> G
         eager = dataclasses.replace(finder, min_score=min(finder.lowest_score, _HIDDEN_SCORE))
     behind = _HIDDEN_BEFORE if blur else 0
     near: deque[tuple[Frame, list[Face]]] = deque()
-    with contextlib.closing(_search(frames, eager)) as searched:
+    with contextlib.closing(_search(frames, eager, narrow=not blur)) as searched:
         for item in searched:
             near.append(item)
             if len(near) > behind:
@@ -74,20 +77,30 @@ def _take(near: deque[tuple[Frame, list[Face]]], finder: Finder, blur: bool) -> 
     return Found(frame, [face for face in faces if face.score >= finder.lowest_score], hidden)
 
 
-def _search(frames: Generator[Frame], finder: Finder) -> Generator[tuple[Frame, list[Face]]]:
+def _search(frames: Generator[Frame], finder: Finder, *, narrow: bool) -> Generator[Searched]:
     """Frames with all of their faces, in order, searched on several threads."""
     waiting: deque[tuple[Frame, Future[list[Face]]]] = deque()
     with contextlib.closing(_decode_ahead(frames)) as decoded:
         pool = ThreadPoolExecutor(_WORKERS)
+        # The faces of the last full search, and those of the one before: these are known by now,
+        # and the same on any number of threads.
+        last: Future[list[Face]] | None = None
+        before: Future[list[Face]] | None = None
+        searched_s = -math.inf
         try:
             for frame in decoded:
-                waiting.append((frame, pool.submit(finder.detect, frame.image)))
+                full = not narrow or frame.time_s - searched_s >= SEARCH_EVERY_S
+                known = [] if full or before is None else before.result()
+                found = pool.submit(finder.narrow(known).detect, frame.image)
+                if full:
+                    before, last, searched_s = last, found, frame.time_s
+                waiting.append((frame, found))
                 if len(waiting) > _WORKERS:  # one more than at work: none of them has to wait
-                    frame, faces = waiting.popleft()
-                    yield frame, faces.result()
+                    frame, result = waiting.popleft()
+                    yield frame, result.result()
             while waiting:
-                frame, faces = waiting.popleft()
-                yield frame, faces.result()
+                frame, result = waiting.popleft()
+                yield frame, result.result()
         finally:
             pool.shutdown(cancel_futures=True)
 

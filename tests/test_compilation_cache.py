@@ -49,7 +49,7 @@ def test_the_second_start_finds_what_the_first_compiled(home):
     assert os.path.dirname(folder) == str(home / "emotion_jax") and hits == 0
     assert again == [folder, 1]
     assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
-    assert any(name.startswith("jit_predict_probs") for name in os.listdir(folder))
+    assert any("predict_probs" in name for name in os.listdir(folder))
 
 
 def test_a_folder_that_others_can_write_is_not_used(home, capsys):
