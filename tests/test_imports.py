@@ -18,6 +18,7 @@ FLOORS = (
     {"steps"},
     {
         "checkpoint",
+        "manifest",
         "sharding",
         "config",
         "command_line",
