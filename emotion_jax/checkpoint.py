@@ -23,11 +23,14 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from emotion_jax import sharding
+from emotion_jax.atomic import require_room
 from emotion_jax.errors import EmotionError
 from emotion_jax.manifest import MANIFEST, find_damage, write_manifest
 from emotion_jax.steps import TrainState, eval_variables
 
 ITEMS = ("model", "optimizer", "meta")
+# Bytes that a checkpoint takes beside its arrays, generously: some sixty small files.
+ROOM = 1 << 20
 
 
 class Checkpoints:
@@ -121,15 +124,17 @@ class Checkpoints:
             optimizer=ocp.args.StandardSave(rest),
             meta=ocp.args.JsonSave(meta),
         )
-        step = int(state.step)
+        step, size = int(state.step), sum(x.nbytes for x in jax.tree.leaves(state))
         try:
+            # Tried first: where the room ends in its midst, Orbax's threads say so at length.
+            require_room(self._folder, size + ROOM)
             with _quiet():
                 self._manager.save(step, args=args, metrics=metrics, force=True)
             if jax.process_index() == 0:
                 write_manifest(self._folder / str(step))
-        except OSError as error:
+        except (OSError, ValueError) as error:  # TensorStore's is a ValueError
             raise EmotionError(
-                f"checkpoint of step {step} cannot be written ({error.strerror or error}); "
+                f"checkpoint of step {step} cannot be written ({_reason(error)}); "
                 "make room and start again: the one before is kept"
             ) from error
 
@@ -228,10 +233,10 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Orbax from warning of what is meant: to read alone, to save within an epoch."""
+    """Keeps Orbax from logging what is meant, or raised as well: what failed in its threads."""
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -268,10 +273,12 @@ def _unused(path: Path) -> Path:
 
 
 def _mismatch(folder: Any, error: Exception) -> EmotionError:
-    reason = (
-        str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    )
     return EmotionError(
-        f"'{folder}' holds checkpoints of another network, or damaged ones ({reason}); "
+        f"'{folder}' holds checkpoints of another network, or damaged ones ({_reason(error)}); "
         "use another --workdir or --model"
     )
+
+
+def _reason(error: Exception) -> str:
+    said = str(getattr(error, "strerror", None) or error).strip().splitlines()
+    return said[0][:200] if said else type(error).__name__

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
+
+from emotion_jax.atomic import replace_text
 
 MANIFEST = "sha256.json"
 
@@ -19,13 +20,8 @@ def write_manifest(folder: Path) -> None:
     Raises:
       OSError: a file cannot be read, or the manifest cannot be written.
     """
-    text = json.dumps({name: _digest(path) for name, path in _files(folder).items()}, indent=1)
-    fresh = folder / f"{MANIFEST}.new"
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, folder / MANIFEST)
+    digests = {name: _digest(path) for name, path in _files(folder).items()}
+    replace_text(folder / MANIFEST, json.dumps(digests, indent=1) + "\n")
 
 
 def find_damage(folder: Path) -> str | None:
