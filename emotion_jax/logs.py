@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from emotion_jax.atomic import replace_text
 from emotion_jax.errors import EmotionError
 
 Row = dict[str, Any]
@@ -118,12 +119,7 @@ class MetricsLog:
             self._purge_step = step + 1
 
     def _rewrite(self, rows: list[Row]) -> None:
-        fresh = self.path.with_name(self.path.name + ".new")
-        with fresh.open("w", encoding="utf-8") as file:
-            file.writelines(_line(_plain(row)) for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, self.path)
+        replace_text(self.path, "".join(_line(_plain(row)) for row in rows))
 
     def _open_events(self) -> Any:
         if self._events is None:

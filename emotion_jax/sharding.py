@@ -43,6 +43,11 @@ def _memory(device: jax.Device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
 
 
+def wait_for_everyone(name: str) -> None:
+    """Goes on once every process of the run is here; `name` is the place, the same in all."""
+    multihost_utils.sync_global_devices(name)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())

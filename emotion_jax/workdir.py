@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from emotion_jax.atomic import replace_text
 from emotion_jax.errors import EmotionError
 
 CONFIG = "config.json"
@@ -60,7 +61,7 @@ def compare_config(config: Any, workdir: Path) -> None:
 def write_config(config: Any, workdir: Path) -> None:
     """Writes `config.json`: once the run can begin, so that a refused config binds nobody."""
     try:
-        (workdir / CONFIG).write_text(json.dumps(json.loads(config.to_json()), indent=2) + "\n")
+        replace_text(workdir / CONFIG, json.dumps(json.loads(config.to_json()), indent=2) + "\n")
     except OSError as error:
         raise _unwritable(workdir, error) from error
 

@@ -13,11 +13,12 @@ HEAVY = ("tensorflow", "tensorflow_datasets", "cv2", "dlib", "orbax", "matplotli
 
 # From the ground up; a module imports from its own floor and those below, and never in a circle.
 FLOORS = (
-    {"errors", "labels"},
+    {"errors", "labels", "atomic"},
     {"models", "preprocess", "augmentation", "losses", "metrics", "optim", "winograd"},
     {"steps"},
     {
         "checkpoint",
+        "manifest",
         "sharding",
         "config",
         "command_line",
