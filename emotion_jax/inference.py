@@ -104,7 +104,11 @@ def model_from_meta(meta: dict[str, Any]) -> tuple[nn.Module, ImageSpec, Any]:
     """The network, its pixels and the shapes of its variables, without drawing any parameter."""
     try:
         classes = meta["emotions"]
-        if not classes or classes != list(EMOTIONS[: len(classes)]):
+        if classes == []:
+            raise EmotionError(
+                "these weights name no emotions, they are to be trained from: set init_from"
+            )
+        if classes != list(EMOTIONS[: len(classes)]):
             raise EmotionError(f"its classes are {classes}, not {list(EMOTIONS)} or the first ones")
         options = {k: v for k, v in meta["model"].items() if k != "name"}
         model = make_model(meta["model"]["name"], num_classes=len(classes), **options)

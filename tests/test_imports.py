@@ -38,8 +38,8 @@ FLOORS = (
         "window",
         "logs",
     }
-    | {"report", "data", "weights"},
-    {"inference", "analysis", "pictures"},
+    | {"report", "data", "weights", "hdf5_layers"},
+    {"inference", "analysis", "pictures", "keras_files"},
     {"film", "labeller", "recorder", "live"},
     {"experiment", "export"},
     {"train", "conclude"},
