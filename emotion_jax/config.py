@@ -28,6 +28,13 @@ def default_config() -> ConfigDict:
             "grey": False,
             # Of the input: 1 saves a little where `grey`; 3 fits weights made for colours.
             "channels": 3,
+            # Taken off the input's intensities (0..1), and what the rest is divided by: one number
+            # or one a channel. Half and a quarter suit any picture; trained weights need their own.
+            "mean": (0.5,),
+            "std": (0.25,),
+            # Weights to begin with: a folder that emotion_jax.export wrote, a run, a shipped name.
+            # Read once; "" draws them.
+            "init_from": "",
             "batch_size": 128,
             # Larger: nothing is kept for gradients. It must be a multiple of the devices.
             "eval_batch_size": 256,
@@ -155,6 +162,11 @@ def check_config(config: Any) -> None:
         raise EmotionError(f"image_size: {config.image_size}; must be at most 4096 pixels")
     if config.channels not in (1, 3) or (config.channels == 1 and not config.grey):
         raise EmotionError(f"channels: {config.channels}; use 3, or 1 with grey=True")
+    for key in ("mean", "std"):
+        if len(config[key]) not in (1, config.channels) or (key == "std" and min(config.std) <= 0):
+            raise EmotionError(
+                f"{key}: {config[key]}; use one number or {config.channels}, of std above 0"
+            )
     for key, (low, high) in _RANGES.items():
         if not low <= values[key] <= high:
             raise EmotionError(f"{key}: {values[key]}; must be from {low} to {high}")

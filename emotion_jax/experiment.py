@@ -159,6 +159,8 @@ def make_experiment(config: Any) -> Experiment:
         size=config.image_size,
         grey=config.grey,
         channels=config.channels,
+        mean=tuple(config.mean),
+        std=tuple(config.std),
         crop_scale=config.data.crop_scale,
         crop_shift=config.data.crop_shift,
     )

@@ -1,24 +1,62 @@
-"""From a training run to weights to share.
+"""Weights to share, from a training run or from a Keras file.
 
 python -m emotion_jax.export --model=runs/ferplus_narrow --output=weights/mine
+python -m emotion_jax.export --model=runs/ferplus_narrow --output=weights/mine --calibrate
+python -m emotion_jax.export --model=old.h5 --output=weights/old --image_size=64 --preprocessing=tf
 
 The output folder receives `model.safetensors` and `config.json`; it can be given to
 `predict.py --model=...` and `emotion_jax.load_predictor` wherever it is copied.
+
+--calibrate fits the temperature that makes confidences honest, on the run's validation faces.
+
+A Keras file (.h5, .weights.h5, .keras; SimpleNetV2 or VGG16) does not say how its pictures were
+prepared, nor what its outputs mean. A VGG16 of other outputs than emotions, ImageNet's with or
+without its top, becomes weights to train from: init_from in a config.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from absl import flags
 
 from emotion_jax.errors import EmotionError, run
 from emotion_jax.inference import load_predictor
+from emotion_jax.keras_files import PREPROCESSING, convert, is_keras_file, read_keras
+from emotion_jax.preprocess import ImageSpec
 from emotion_jax.weights import save_weights
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("model", None, "a run's workdir, or one of its checkpoints", FLAGS)
+flags.DEFINE_string(
+    "model", None, "a run's workdir, one of its checkpoints, or a Keras file", FLAGS
+)
 flags.DEFINE_string("output", None, "the folder to write", FLAGS)
+flags.DEFINE_boolean("calibrate", False, "fit the temperature on the run's validation faces", FLAGS)
+flags.DEFINE_string("data_dir", None, "where those faces lie now, if they have moved", FLAGS)
+flags.DEFINE_integer(
+    "image_size", None, "Keras: height and width of its input, in pixels", flag_values=FLAGS
+)
+flags.DEFINE_enum(
+    "preprocessing",
+    None,
+    list(PREPROCESSING),
+    "Keras: what its pictures went through. caffe: ImageNet's means taken off 0..255, BGR, as "
+    "keras.applications.vgg16 does; tf: -1..1; torch: ImageNet's means and deviations; unit: "
+    "0..1; raw: 0..255",
+    FLAGS,
+)
+flags.DEFINE_list("mean", None, "Keras: in place of the preprocessing's, of RGB in 0..1", FLAGS)
+flags.DEFINE_list("std", None, "Keras: likewise", FLAGS)
+flags.DEFINE_boolean("bgr", None, "Keras: it was trained on BGR; the default is as above", FLAGS)
+flags.DEFINE_boolean("grey", False, "Keras: it was trained on grey pictures in 3 channels", FLAGS)
+flags.DEFINE_float(
+    "crop_scale", ImageSpec.crop_scale, "Keras: see preprocess.ImageSpec", flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "crop_shift", ImageSpec.crop_shift, "Keras: see preprocess.ImageSpec", flag_values=FLAGS
+)
+flags.DEFINE_list("labels", None, "Keras: the emotions of its outputs, in their order", FLAGS)
 flags.DEFINE_boolean("debug", False, "show the traceback of an error", FLAGS)
 flags.DEFINE_boolean("help", False, "print this", FLAGS, short_name="h")
 
@@ -30,16 +68,69 @@ def main() -> None:
     except flags.Error as error:
         raise EmotionError(" ".join(str(error).split())) from error
     if FLAGS.help:
-        print(__doc__)
+        print(__doc__ + "\n" + FLAGS.main_module_help())
         return
     if words or not FLAGS.model or not FLAGS.output:
         raise EmotionError("usage: python -m emotion_jax.export --model=WORKDIR --output=FOLDER")
+    if is_keras_file(FLAGS.model):
+        variables, meta = _from_keras()
+    else:
+        variables, meta = _from_run()
+    save_weights(FLAGS.output, variables, meta)
+    print(f"wrote {FLAGS.output}")
+
+
+def _from_run() -> tuple[Any, dict[str, Any]]:
     predictor = load_predictor(FLAGS.model)
     # What belongs to the unfinished run, not to its weights.
     own = ("data", "epoch", "running", "sha256")
-    meta = {k: v for k, v in predictor.meta.items() if k not in own}
-    save_weights(FLAGS.output, predictor.variables, meta)
-    print(f"wrote {FLAGS.output}")
+    return predictor.variables, {k: v for k, v in predictor.meta.items() if k not in own}
+
+
+def _from_keras() -> tuple[Any, dict[str, Any]]:
+    network = read_keras(FLAGS.model)
+    size = FLAGS.image_size or network.size
+    if size is None:
+        raise EmotionError(
+            f"--image_size: '{FLAGS.model}' does not say the size of its pictures; add it, "
+            "such as --image_size=64"
+        )
+    if FLAGS.preprocessing is None and None in (FLAGS.mean, FLAGS.std):
+        raise EmotionError(
+            f"--preprocessing: '{FLAGS.model}' does not say what its pictures went through; add "
+            f"one of {', '.join(PREPROCESSING)} (--help says what they mean), or --mean and --std"
+        )
+    mean, std, bgr = PREPROCESSING[FLAGS.preprocessing or "unit"]
+    spec = ImageSpec(
+        size=size,
+        grey=FLAGS.grey or network.channels == 1,
+        channels=network.channels,
+        mean=mean if FLAGS.mean is None else _numbers("mean", network.channels),
+        std=std if FLAGS.std is None else _numbers("std", network.channels),
+        crop_scale=FLAGS.crop_scale,
+        crop_shift=FLAGS.crop_shift,
+    )
+    bgr = bgr if FLAGS.bgr is None else FLAGS.bgr
+    variables, meta = convert(network, spec, bgr=bgr, labels=FLAGS.labels)
+    emotions = ", ".join(meta["emotions"]) or "no emotions: weights to train from, by init_from"
+    print(
+        f"{network.name} of width {network.width:g}, {size}x{size}x{network.channels}: {emotions}"
+    )
+    return variables, meta
+
+
+def _numbers(flag: str, channels: int) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(x) for x in FLAGS[flag].value)
+    except ValueError:
+        numbers = ()
+    good = len(numbers) in (1, channels) and all(-1e6 < x < 1e6 for x in numbers)
+    if not good or (flag == "std" and min(numbers) <= 0):
+        raise EmotionError(
+            f"--{flag}={','.join(FLAGS[flag].value)}; use one number or {channels}, such as "
+            f"--{flag}=0.5"
+        )
+    return numbers
 
 
 if __name__ == "__main__":

@@ -19,7 +19,15 @@ from emotion_jax.labels import EMOTIONS
 from emotion_jax.models import make_model
 from emotion_jax.preprocess import ImageSpec
 from emotion_jax.steps import predict_probs
-from emotion_jax.weights import SHIPPED, WEIGHTS, load_weights, read_meta, shipped_names
+from emotion_jax.weights import (
+    SHIPPED,
+    WEIGHTS,
+    flatten,
+    load_weights,
+    read_arrays,
+    read_meta,
+    shipped_names,
+)
 from emotion_jax.winograd import Kernels, transform_kernels, use_kernels
 
 DEFAULT = "simplenet-narrow-ferplus"
@@ -116,7 +124,11 @@ def model_from_meta(meta: dict[str, Any]) -> tuple[nn.Module, ImageSpec, Any]:
     """The network, its pixels and the shapes of its variables, without drawing any parameter."""
     try:
         classes = meta["emotions"]
-        if not classes or classes != list(EMOTIONS[: len(classes)]):
+        if classes == []:
+            raise EmotionError(
+                "these weights name no emotions, they are to be trained from: set init_from"
+            )
+        if classes != list(EMOTIONS[: len(classes)]):
             raise EmotionError(f"its classes are {classes}, not {list(EMOTIONS)} or the first ones")
         options = {k: v for k, v in meta["model"].items() if k != "name"}
         model = make_model(meta["model"]["name"], num_classes=len(classes), **options)
@@ -149,8 +161,7 @@ def load_predictor(path: str | Path | None = None) -> Predictor:
     Raises:
       EmotionError: there are no such weights, or they are damaged or of another network.
     """
-    name = str(DEFAULT if path is None else path)
-    folder = SHIPPED / name if name in shipped_names() else Path(name).expanduser()
+    folder = _find(path)
     if (folder / WEIGHTS).is_file():
         meta = read_meta(folder)
         model, spec, shapes = model_from_meta(meta)
@@ -158,6 +169,29 @@ def load_predictor(path: str | Path | None = None) -> Predictor:
     else:
         model, spec, variables, meta = _load_checkpoint(folder)
     return Predictor(model, variables, spec, meta=meta)
+
+
+def read_variables(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads weights to train from: arrays named as by `weights.flatten`, and their meta.
+
+    Args:
+      path: as `load_predictor` takes it; a folder may hold part of a network, or no emotions.
+
+    Raises:
+      EmotionError: there are no such weights, or they are damaged.
+    """
+    folder = _find(path)
+    if (folder / WEIGHTS).is_file():
+        meta = read_meta(folder)
+        return read_arrays(folder, meta.get("sha256")), meta
+    *_, variables, meta = _load_checkpoint(folder)
+    return flatten(variables), meta
+
+
+def _find(path: str | Path | None) -> Path:
+    """The folder that a path, or a name of shipped weights, means."""
+    name = str(DEFAULT if path is None else path)
+    return SHIPPED / name if name in shipped_names() else Path(name).expanduser()
 
 
 def _load_checkpoint(path: Path) -> tuple[nn.Module, ImageSpec, Any, dict[str, Any]]:

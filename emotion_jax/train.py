@@ -17,6 +17,7 @@ from emotion_jax.config import MONITORED, check_config
 from emotion_jax.data.pipeline import make_feed
 from emotion_jax.errors import EmotionError
 from emotion_jax.experiment import Experiment, make_experiment
+from emotion_jax.initial import begin_from
 from emotion_jax.logs import MetricsLog, Row, TrainProgress
 from emotion_jax.steps import TrainState, eval_variables
 from emotion_jax.workdir import Stop, compare_config, locked, say, write_config
@@ -116,19 +117,22 @@ def _start(
     experiment: Experiment, checkpoints: Checkpoints, log: MetricsLog, workdir: Path
 ) -> tuple[TrainState, metrics.Metrics]:
     """The state to go on from, and the sums over the steps of its unfinished epoch."""
-    state, step = experiment.init_state(), checkpoints.latest_step
+    config, state, step = experiment.config, experiment.init_state(), checkpoints.latest_step
     log.rewind(step or 0)
     if step is None:
+        if config.init_from:
+            state, drawn = begin_from(config.init_from, state, experiment.meta)
+            say(f"begins from {config.init_from}, drawn anew: {', '.join(drawn) or 'no layer'}")
         return state, metrics.empty(len(experiment.emotions))
     if step > experiment.total_steps:
         raise EmotionError(
-            f"num_epochs: {experiment.config.num_epochs} end at step {experiment.total_steps}, but "
+            f"num_epochs: {config.num_epochs} end at step {experiment.total_steps}, but "
             f"'{workdir}' is at step {step}; ask for more, or use another --workdir"
         )
     state, meta = checkpoints.restore(state)
     if meta.get("data") != experiment.fingerprint:
         raise EmotionError(
-            f"data.dir: '{workdir}' was trained on other faces than '{experiment.config.data.dir}' "
+            f"data.dir: '{workdir}' was trained on other faces than '{config.data.dir}' "
             "holds; use another --workdir, or the same data"
         )
     say(f"resumed from step {step}")

@@ -38,7 +38,9 @@ def save_weights(folder: str | Path, variables: Any, meta: dict[str, Any]) -> No
     from safetensors.numpy import save
 
     # Contiguous: a transposed array would be written wrong, in silence.
-    data = save({name: np.ascontiguousarray(_small(name, x)) for name, x in _flat(variables)})
+    data = save(
+        {name: np.ascontiguousarray(_small(name, x)) for name, x in flatten(variables).items()}
+    )
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,20 +80,8 @@ def load_weights(folder: str | Path, shapes: Any, sha256: str | None) -> Any:
     Raises:
       EmotionError: the file is missing, damaged, or of another network.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    path = Path(folder) / WEIGHTS
-    try:
-        data = path.read_bytes()
-        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-            raise EmotionError(f"'{path}' is not the file its {CONFIG} names; fetch both anew")
-        arrays = load(data)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        if isinstance(error, EmotionError):
-            raise
-        raise EmotionError(f"'{path}' cannot be read ({error}); fetch it anew") from error
-    expected = dict(_flat(shapes))
+    path, arrays = Path(folder) / WEIGHTS, read_arrays(folder, sha256)
+    expected = flatten(shapes)
     if wrong := expected.keys() ^ arrays.keys():
         raise EmotionError(f"'{path}' is of another network: it differs in {min(wrong)}")
     for name, x in expected.items():
@@ -104,9 +94,34 @@ def load_weights(folder: str | Path, shapes: Any, sha256: str | None) -> Any:
     )
 
 
-def _flat(tree: Any) -> list[tuple[str, Any]]:
+def read_arrays(folder: str | Path, sha256: str | None) -> dict[str, np.ndarray]:
+    """Reads the weights of a folder, whatever their network, each named as by `flatten`.
+
+    Args:
+      folder: as written by `save_weights`.
+      sha256: of the file; None leaves it unchecked.
+
+    Raises:
+      EmotionError: the file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    path = Path(folder) / WEIGHTS
+    try:
+        data = path.read_bytes()
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise EmotionError(f"'{path}' is not the file its {CONFIG} names; fetch both anew")
+        return load(data)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        if isinstance(error, EmotionError):
+            raise
+        raise EmotionError(f"'{path}' cannot be read ({error}); fetch it anew") from error
+
+
+def flatten(tree: Any) -> dict[str, Any]:
     """The arrays of a tree, each named by its place: "params/conv01/kernel"."""
-    return [(_name(place), x) for place, x in jax.tree_util.tree_leaves_with_path(tree)]
+    return {_name(place): x for place, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _name(place: Any) -> str:

@@ -39,10 +39,10 @@ FLOORS = (
         "window",
         "logs",
     }
-    | {"report", "data", "weights"},
-    {"inference", "analysis", "pictures"},
+    | {"report", "data", "weights", "hdf5_layers"},
+    {"inference", "analysis", "pictures", "keras_files"},
     {"film", "labeller", "recorder", "live"},
-    {"experiment", "export"},
+    {"experiment", "export", "initial"},
     {"train", "conclude"},
 )
 # Everything up to the step is for other people's programs, and brings no more than these.

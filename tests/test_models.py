@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from keras_networks import keras_simplenet, keras_vgg16
 
 from emotion_jax.errors import EmotionError
 from emotion_jax.models import VGG16, SimpleNetV2, layers, make_model, simplenet
@@ -175,38 +176,6 @@ def test_dropout_acts_in_training_alone():
 
 
 # Keras, with the same weights
-
-
-def keras_simplenet(height, width, features):
-    import keras
-    from keras import layers as kl
-
-    x = image = keras.Input((height, width, 3))
-    for i, (n, (_, padding, *_)) in enumerate(zip(features, SIMPLENET, strict=True), start=1):
-        x = kl.Conv2D(n, 3, padding=padding, name=f"conv{i:02}")(x)
-        x = kl.BatchNormalization(momentum=0.95, name=f"bn{i:02}")(x)
-        x = kl.MaxPool2D(2)(x) if i == 5 else x
-        x = kl.ReLU()(x)
-        x = kl.MaxPool2D(2)(x) if i == 10 else x
-    return keras.Model(image, kl.Dense(8, name="head")(kl.GlobalMaxPool2D()(x)))
-
-
-def keras_vgg16(height, width, scale):
-    import keras
-    from keras import layers as kl
-
-    x = image = keras.Input((height, width, 3))
-    for stage, (number, features) in enumerate(
-        [(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)], start=1
-    ):
-        for i in range(number):
-            name = f"conv{stage}_{i + 1}"
-            x = kl.Conv2D(features // scale, 3, padding="same", activation="relu", name=name)(x)
-        x = kl.MaxPool2D(2)(x)
-    x = kl.Flatten()(x)
-    x = kl.Dense(4096 // scale, activation="relu", name="fc1")(x)
-    x = kl.Dense(4096 // scale, activation="relu", name="fc2")(x)
-    return keras.Model(image, kl.Dense(8, name="head")(x))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -17,6 +18,7 @@ from emotion_jax.data.arrays import Arrays, save_arrays
 from emotion_jax.errors import EmotionError
 from emotion_jax.experiment import make_experiment
 from emotion_jax.inference import load_predictor
+from emotion_jax.initial import begin_from
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.logs import best_row
 from emotion_jax.models.layers import global_max_pool
@@ -173,8 +175,6 @@ def test_a_finished_run_says_so_and_steps_no_more(faces, finished, capsys):
 
 
 def test_a_finished_run_goes_on_when_asked_for_more(faces, finished, tmp_path, capsys):
-    import shutil
-
     workdir = tmp_path / "longer"
     shutil.copytree(finished, workdir)
     train.train_and_evaluate(make_config(faces, num_epochs=4), workdir)
@@ -344,3 +344,32 @@ def test_a_second_run_in_the_same_workdir_is_refused(faces, tmp_path):
     with locked(tmp_path), pytest.raises(EmotionError, match="a run is under way"):
         train.train_and_evaluate(make_config(faces), tmp_path)
     assert not (tmp_path / "config.json").exists()
+
+
+def test_a_run_begins_from_weights_and_resumes_without_them(faces, finished, tmp_path):
+    """Interrupted and whole end alike, and the weights are asked for but once."""
+    weights = tmp_path / "weights"
+    shutil.copytree(finished, weights)
+    config = make_config(faces, init_from=str(weights), seed=1)
+    experiment = make_experiment(config)
+    state, drawn = begin_from(str(weights), experiment.init_state(), experiment.meta)
+    expected = load_predictor(weights).variables
+    for got in ({"params": state.params, "batch_stats": state.batch_stats}, state.ema):
+        jax.tree.map(np.testing.assert_array_equal, got, expected)
+    assert drawn == []
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    train.train_and_evaluate(config, whole)
+    assert rows(whole)[0]["val/loss"] < rows(finished)[0]["val/loss"]
+
+    def dies(self, epoch, done, *_):
+        if epoch == 3:
+            raise RuntimeError("killed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.TrainProgress, "update", dies)
+        with pytest.raises(RuntimeError):
+            train.train_and_evaluate(config, part)
+    shutil.rmtree(weights)
+    train.train_and_evaluate(config, part)
+    ends = (last_state(config, folder) for folder in (part, whole))
+    jax.tree.map(np.testing.assert_array_equal, *ends)

@@ -1,0 +1,73 @@
+"""The weights that a run begins with, where it does not draw them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from emotion_jax.errors import EmotionError
+from emotion_jax.inference import read_variables
+from emotion_jax.steps import TrainState
+
+# What the weights must have been trained with for the run to begin where they ended.
+PIXELS = ("grey", "channels", "mean", "std")
+
+
+def begin_from(path: str, state: TrainState, meta: dict[str, Any]) -> tuple[TrainState, list[str]]:
+    """Puts trained weights into a state that was just drawn, wherever its network has the layer.
+
+    A layer that the weights lack stays as it was drawn: the top of a VGG16, or the head where they
+    know another number of classes.
+
+    Args:
+      path: as `inference.load_predictor` takes it, or weights that name no emotions.
+      state: of the run; its leaves' places on devices stay as they are.
+      meta: of the run, see `inference.make_meta`.
+
+    Returns:
+      The state, and the layers that were left as drawn.
+
+    Raises:
+      EmotionError: the weights are of another network, or of other pixels.
+    """
+    arrays, theirs = read_variables(path)
+    for key, mine in {**_network(meta), **_pixels(meta)}.items():
+        other = {**_network(theirs), **_pixels(theirs)}[key]
+        if mine != other:
+            raise EmotionError(f"{key}: {mine}, but '{path}' has {other}; set the same")
+    drawn = set()
+
+    def begin(place: Any, leaf: jax.Array) -> jax.Array:
+        name = "/".join(entry.key for entry in place)
+        layer, found = name.split("/")[1], arrays.get(name)
+        if found is None or (layer == "head" and found.shape != leaf.shape):
+            drawn.add(layer)
+            return leaf
+        if found.shape != leaf.shape:
+            raise EmotionError(
+                f"init_from: '{path}' has {name} {found.shape}, this network {leaf.shape}; set "
+                f"image_size={theirs['spec']['size']}, or use weights without a top"
+            )
+        return jax.make_array_from_callback(
+            leaf.shape, leaf.sharding, lambda index: np.array(found[index], leaf.dtype)
+        )
+
+    new = {"params": state.params, "batch_stats": state.batch_stats}
+    new = jax.tree_util.tree_map_with_path(begin, new)
+    if len(drawn) == len(state.params):
+        raise EmotionError(f"init_from: '{path}' has no layer of this network; name another")
+    # From its own leaves, for a donated state must not share any buffer.
+    ema = jax.tree_util.tree_map_with_path(begin, state.ema)
+    return dataclasses.replace(state, **new, ema=ema), sorted(drawn)
+
+
+def _network(meta: dict[str, Any]) -> dict[str, Any]:
+    return {"model.name": meta["model"]["name"], "model.width": meta["model"].get("width", 1.0)}
+
+
+def _pixels(meta: dict[str, Any]) -> dict[str, Any]:
+    spec = meta["spec"]
+    return {key: tuple(v) if isinstance(v := spec[key], list) else v for key in PIXELS}

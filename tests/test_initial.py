@@ -1,0 +1,84 @@
+"""What a run may begin from: the layers it shares with other weights, at the same pixels."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from emotion_jax.errors import EmotionError
+from emotion_jax.inference import make_meta, model_from_meta
+from emotion_jax.initial import begin_from
+from emotion_jax.labels import EMOTIONS
+from emotion_jax.preprocess import ImageSpec
+from emotion_jax.steps import init_state
+from emotion_jax.weights import save_weights
+
+SPEC = ImageSpec(size=32, mean=(0.4, 0.3, 0.2), std=(0.1,))
+OPTIONS = {"width": 1 / 64}
+
+
+def make(spec=SPEC, classes=8, name="vgg16"):
+    meta = make_meta(name, OPTIONS, spec, emotions=EMOTIONS[:classes])
+    model, spec, _ = model_from_meta(meta)
+    init = partial(init_state, model=model, tx=optax.sgd(0.1), spec=spec, ema=True)
+    return meta, jax.jit(init)(jax.random.key(classes))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A folder without a top, as of ImageNet's file; and its parameters."""
+    meta, state = make()
+    tops = ("fc1", "fc2", "head")
+    params = {key: value for key, value in state.params.items() if key not in tops}
+    folder = tmp_path_factory.mktemp("weights")
+    save_weights(folder, {"params": params, "batch_stats": {}}, {**meta, "emotions": []})
+    return str(folder), params
+
+
+def test_a_missing_top_stays_as_drawn(weights):
+    folder, params = weights
+    meta, state = make(ImageSpec(size=96, mean=SPEC.mean, std=SPEC.std))
+    begun, drawn = begin_from(folder, state, meta)
+    assert drawn == ["fc1", "fc2", "head"]
+    for tree in (begun.params, begun.ema["params"]):
+        for key, layer in tree.items():
+            for leaf, value in layer.items():
+                expected = params.get(key, state.params[key])[leaf]
+                np.testing.assert_allclose(value, expected, atol=1e-3)
+                assert (key in params) != np.array_equal(value, state.params[key][leaf]) or (
+                    leaf == "bias"
+                )
+    assert begun.step == 0
+    buffers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves((begun.params, begun.ema))]
+    assert len(set(buffers)) == len(buffers)  # else a donated state cannot be stepped
+
+
+def test_a_head_of_other_classes_stays_as_drawn(tmp_path):
+    meta, state = make(classes=8)
+    save_weights(tmp_path, {"params": state.params, "batch_stats": {}}, meta)
+    mine, new = make(classes=7)
+    begun, drawn = begin_from(str(tmp_path), new, mine)
+    assert drawn == ["head"]
+    np.testing.assert_array_equal(begun.params["head"]["kernel"], new.params["head"]["kernel"])
+    with pytest.raises(EmotionError, match="fc1/kernel .*; set image_size=32"):
+        meta, larger = make(ImageSpec(size=64, mean=SPEC.mean, std=SPEC.std))
+        begin_from(str(tmp_path), larger, meta)
+
+
+def test_other_pixels_and_networks_are_told(weights):
+    folder, _ = weights
+    meta, state = make()
+    for other, message in (
+        (
+            make_meta("vgg16", OPTIONS, ImageSpec(size=32)),
+            r"mean: \(0.5,\), but .* \(0.4, 0.3, 0.2",
+        ),
+        (make_meta("vgg16", {"width": 0.5}, SPEC), "model.width: 0.5, but"),
+        (make_meta("simplenet", OPTIONS, SPEC), "model.name: simplenet, but"),
+    ):
+        with pytest.raises(EmotionError, match=message):
+            begin_from(folder, state, other)
+    with pytest.raises(EmotionError, match="no workdir"):
+        begin_from(folder + "/none", state, meta)
