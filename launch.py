@@ -20,6 +20,9 @@ from emotion_jax.errors import run
 
 CONFIG = define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder; runs/<config> by default", FLAGS)
+DISTRIBUTED = flags.DEFINE_boolean(
+    "distributed", False, "one of several processes, as the cluster or JAX_* says", FLAGS
+)
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "train or eval", FLAGS)
 
 
@@ -27,6 +30,10 @@ def main() -> None:
     """Read the flags, then make the one call."""
     parse_flags("python launch.py", __doc__)
     # Imported only now, so that a wrong flag is told at once.
+    if DISTRIBUTED.value:
+        from emotion_jax.sharding import join_processes
+
+        join_processes()
     from emotion_jax.conclude import evaluate_workdir
     from emotion_jax.train import train_and_evaluate
 

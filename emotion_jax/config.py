@@ -38,6 +38,9 @@ def default_config() -> ConfigDict:
             "batch_size": 128,
             # Larger: nothing is kept for gradients. It must be a multiple of the devices.
             "eval_batch_size": 256,
+            # Parts in which a batch that does not fit is taken, gradients added up: the same loss
+            # and steps, but BatchNorm sees each part alone. Each device's share must divide by it.
+            "accumulate": 1,
             "num_epochs": 100,
             # Devices to train on; 0 takes all.
             "num_devices": 0,
@@ -155,7 +158,7 @@ def check_config(config: Any) -> None:
         raise EmotionError(
             unknown_key(key, known) if key in values else f"{key}: is missing; set it"
         )
-    for key in ("image_size", "batch_size", "eval_batch_size", "num_epochs"):
+    for key in ("image_size", "batch_size", "eval_batch_size", "accumulate", "num_epochs"):
         if config[key] < 1:
             raise EmotionError(f"{key}: {config[key]}; must be at least 1")
     if config.image_size > 4096:  # no face is larger, and memory ends

@@ -117,6 +117,7 @@ class Experiment:
                 loss_fn=self.loss_fn,
                 augment_fn=self.augment_fn,
                 ema_decay=self.config.ema_decay,
+                accumulate=self.config.accumulate,
             )
 
         return jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated(self.mesh))
@@ -217,6 +218,11 @@ def _make_mesh(config: Any) -> Mesh:
     for key in ("batch_size", "eval_batch_size"):
         if config[key] % mesh.size:
             raise EmotionError(f"{key}: {config[key]}; must be a multiple of {mesh.size} devices")
+    if config.batch_size // mesh.size % config.accumulate:
+        raise EmotionError(
+            f"accumulate: {config.accumulate}; must divide each device's share of a batch, "
+            f"{config.batch_size // mesh.size}"
+        )
     if config.augment.mixup and config.batch_size // mesh.size % 2:
         raise EmotionError(
             f"batch_size: {config.batch_size}; mixup blends pairs, so each of {mesh.size} devices "

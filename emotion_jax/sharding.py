@@ -13,6 +13,33 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from emotion_jax.errors import EmotionError
 
 DATA = "data"
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+def join_processes() -> None:
+    """Joins this process to the others of its run; to be called before a device is touched.
+
+    The cluster is found as `jax.distributed.initialize` finds it: SLURM, Open MPI, Kubernetes
+    (with `jax[k8s]`), Cloud TPU. Elsewhere the environment says it, to each process:
+    `JAX_COORDINATOR_ADDRESS` (host:port of process 0), `JAX_NUM_PROCESSES`, `JAX_PROCESS_ID`.
+
+    Raises:
+      EmotionError: neither says who the others are, or they cannot be joined.
+    """
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
+    if address.rpartition(":")[0] in _LOOPBACK:
+        # Else the coordinator listens on every interface, and asks nobody who they are.
+        os.environ.setdefault("JAX_COORDINATOR_BIND_ADDRESS", address)
+    try:
+        names = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
+        given = {word: int(os.environ[name]) for word, name in names.items() if name in os.environ}
+        jax.distributed.initialize(**given)
+    except (ValueError, RuntimeError) as error:
+        what = str(error).splitlines()[0].rstrip(". ")
+        raise EmotionError(
+            f"--distributed: {what}; start it under SLURM or another cluster that JAX knows, or "
+            "set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+        ) from error
 
 
 def make_mesh(num_devices: int = 0) -> Mesh:

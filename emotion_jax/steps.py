@@ -8,6 +8,7 @@ model=model, tx=tx, ...), donate_argnums=0)` is the whole wiring on one device o
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -81,6 +82,7 @@ def train_step(
     loss_fn: LossFn,
     augment_fn: AugmentFn | None = None,
     ema_decay: float = 0.0,
+    accumulate: int = 1,
     axis_name: str | None = None,
 ) -> tuple[TrainState, metrics.Metrics]:
     """Takes one optimizer step on the weighted mean of the losses.
@@ -97,6 +99,10 @@ def train_step(
       loss_fn: (logits `[B, K]`, labels `[B, K]`) to losses `[B]`.
       augment_fn: (batch, one key an example) to the altered batch.
       ema_decay: of the moving averages, where `state.ema` is on.
+      accumulate: micro-batches whose gradients are added up one after the other, for batches that
+        do not fit; each device's share must be a multiple of it. The loss and its gradient stay
+        those of the whole batch, whatever the weights. BatchNorm normalizes each micro-batch by
+        itself, and its running statistics take one step towards the mean of theirs.
       axis_name: the mapped axis over which the batch is split, if any.
 
     Returns:
@@ -109,32 +115,35 @@ def train_step(
     if augment_fn is not None:
         keys = example_keys(augment_key, batch["weight"].shape[0], axis_name)
         batch = augment_fn(batch, keys)
-    images, labels, weight = normalize(batch["image"], spec), batch["label"], batch["weight"]
+    weight = batch["weight"]
     total = jnp.maximum(_sum_over(axis_name, weight.sum()), jnp.finfo(weight.dtype).tiny)
 
-    def objective(params: Any) -> tuple[jax.Array, Any]:
+    def objective(params: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
         logits, updated = model.apply(
             _variables(params, state.batch_stats),
-            images,
+            normalize(part["image"], spec),
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": dropout_key},
+            rngs={"dropout": key},
         )
-        losses = loss_fn(logits, labels)
-        # Divided by the weight of the whole batch, so that shards of uneven weight add up.
-        return jnp.sum(weight * losses) / total, (logits, losses, updated)
+        losses = loss_fn(logits, part["label"])
+        measured = metrics.measure(logits, part["label"], part["weight"], losses)
+        # Divided by the weight of the whole batch, so that parts of uneven weight add up.
+        objective = jnp.sum(part["weight"] * losses) / total
+        return objective, (updated.get("batch_stats", {}), measured)
 
-    grads, (logits, losses, updated) = jax.grad(objective, has_aux=True)(state.params)
-    updates, opt_state = tx.update(_sum_over(axis_name, grads), state.opt_state, state.params)
+    backward = partial(jax.grad(objective, has_aux=True), state.params)
+    grads, (batch_stats, measured) = _add_up(backward, batch, dropout_key, accumulate)
+    grads, measured = _sum_over(axis_name, (grads, measured))
+    batch_stats = jax.tree.map(lambda x: x / accumulate, batch_stats)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    batch_stats = updated.get("batch_stats", {})
     ema = state.ema
     if ema is not None:
         # A young average leans on the newest weights: 0.1 at the first step, rising to ema_decay.
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
         ema = optax.incremental_update(_variables(params, batch_stats), ema, 1 - decay)
-    state = TrainState(state.step + 1, params, batch_stats, ema, opt_state)
-    return state, metrics.measure(logits, labels, weight, losses, axis_name=axis_name)
+    return TrainState(state.step + 1, params, batch_stats, ema, opt_state), measured
 
 
 def eval_step(
@@ -172,6 +181,18 @@ def eval_variables(state: TrainState) -> dict[str, Any]:
 
 def _variables(params: Any, batch_stats: Any) -> dict[str, Any]:
     return {"params": params, "batch_stats": batch_stats}
+
+
+def _add_up(f: Callable[..., Any], batch: Batch, key: jax.Array, count: int) -> Any:
+    """The sum of f(part, its key) over `count` equal parts of a batch, taken in turns."""
+    if count == 1:
+        return f(batch, key)
+    # Part i takes every count-th example from i on: of each device's share the same number.
+    parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
+    terms = parts, jax.random.split(key, count)
+    one = jax.eval_shape(f, *jax.tree.map(lambda x: x[0], terms))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), one)
+    return jax.lax.scan(lambda sums, x: (jax.tree.map(jnp.add, sums, f(*x)), None), zeros, terms)[0]
 
 
 def _sum_over(axis_name: str | None, x: Any) -> Any:

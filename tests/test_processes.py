@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emotion_jax import sharding
 from emotion_jax.data.arrays import Arrays, save_arrays
+from emotion_jax.errors import EmotionError
 
 HERE = Path(__file__).parent
 PROGRAM = """
@@ -47,24 +49,56 @@ def faces(tmp_path_factory):
     return path
 
 
-def run(faces, workdir, *, count, feed):
+CONFIG = """
+from emotion_jax.config import default_config
+
+def get_config():
+    config = default_config()
+    config.data.update({"source": "arrays", "feed": "stream"})
+    config.model.update({"width": 1 / 16, "dropout": (0.0, 0.0)})
+    config.update({"image_size": 26, "batch_size": 32, "num_epochs": 1, "accumulate": 2})
+    return config
+"""
+
+
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def run(faces, workdir, *, count, feed):
     paths = os.pathsep.join([str(HERE), str(HERE.parent)])
     # One device a process: two of them see the same mesh as one process with two would.
     flags = f"--xla_force_host_platform_device_count={2 // count}"
     environment = {**os.environ, "PYTHONPATH": paths, "XLA_FLAGS": flags}
-    words = [str(count), str(port), str(faces), str(workdir), feed]
+    words = [str(count), str(free_port()), str(faces), str(workdir), feed]
+    commands = [[sys.executable, "-c", PROGRAM, str(i), *words] for i in range(count)]
+    return communicate(commands, [environment] * count, workdir)
+
+
+def launch(faces, workdir, *, count):
+    """`python launch.py`, as people type it, in each of `count` processes."""
+    config = workdir.with_suffix(".py")
+    config.write_text(CONFIG)
+    flags = [f"--config={config}", f"--config.data.dir={faces}", f"--workdir={workdir}"]
+    command = [sys.executable, str(HERE.parent / "launch.py"), *flags]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment["JAX_NUM_CPU_DEVICES"] = str(2 // count)
+    if count == 1:
+        return communicate([command], [environment], workdir)
+    environment["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{free_port()}"
+    environment["JAX_NUM_PROCESSES"] = str(count)
+    numbered = [environment | {"JAX_PROCESS_ID": str(i)} for i in range(count)]
+    return communicate([[*command, "--distributed"]] * count, numbered, workdir)
+
+
+def communicate(commands, environments, workdir):
+    """Runs the commands at the same time; the run's rows, and what each process said."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(i), *words],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(count)
+        subprocess.Popen(command, env=environment, cwd=HERE.parent, **pipes)
+        for command, environment in zip(commands, environments, strict=True)
     ]
     try:
         said = [process.communicate(timeout=240) for process in processes]
@@ -83,8 +117,24 @@ def run(faces, workdir, *, count, feed):
 def test_two_processes_train_as_one(faces, tmp_path, source, feed):
     faces = "drawn" if source == "drawn" else faces
     one, _ = run(faces, tmp_path / "one", count=1, feed=feed)
-    two, said = run(faces, tmp_path / "two", count=2, feed=feed)
-    assert [row["step"] for row in two] == [row["step"] for row in one] == [6, 12]
+    assert_same_run(one, *run(faces, tmp_path / "two", count=2, feed=feed))
+
+
+def test_launch_joins_the_processes_that_the_environment_names(faces, tmp_path):
+    one, _ = launch(faces, tmp_path / "one", count=1)
+    assert_same_run(one, *launch(faces, tmp_path / "two", count=2), steps=[3])
+
+
+def test_a_process_that_is_told_of_no_others_says_so(monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("JAX_CO", "SLURM", "KUBER"))]:
+        monkeypatch.delenv(name)
+    with pytest.raises(EmotionError, match="^--distributed: .*JAX_COORDINATOR_ADDRESS") as info:
+        sharding.join_processes()
+    assert "\n" not in str(info.value)
+
+
+def assert_same_run(one, two, said, steps=(6, 12)):
+    assert [row["step"] for row in two] == [row["step"] for row in one] == list(steps)
     for a, b in zip(one, two, strict=True):
         for key in a.keys() - {"images_per_s"}:
             assert b[key] == pytest.approx(a[key], rel=1e-4, nan_ok=True), key

@@ -107,6 +107,46 @@ def test_the_gradient_is_that_of_the_weighted_mean():
     assert metrics.summarize(got)["loss"] == pytest.approx(loss, rel=1e-5)
 
 
+def test_micro_batches_add_up_to_the_whole_batch():
+    augment_fn = partial(augment, config=Augmentation(brightness=0.3))
+    state, step = make(Plain(), augment_fn=augment_fn, ema=True, ema_decay=0.9)
+    # The second of four parts, examples 1, 5 and 9, is padding alone.
+    batch = make_batch(12, weight=[1, 0, 2, 0.5, 3, 0, 0, 1, 0.1, 0, 1, 5])
+    whole = jax.jit(step)(state, batch, jax.random.key(3))
+    for count in (4, 12):
+        parts = jax.jit(partial(step, accumulate=count))(state, batch, jax.random.key(3))
+        assert_trees_close(parts[0], whole[0], rtol=1e-6, atol=1e-6)
+        assert_trees_close(parts[1], whole[1], rtol=1e-6, atol=1e-6)
+
+
+def test_each_micro_batch_is_normalized_by_itself_and_moves_the_statistics_by_its_share():
+    state, step = make(Normed())
+    batch = make_batch(8)
+    after, _ = step(state, batch, jax.random.key(0), accumulate=2)
+    x = ((batch["image"] / 255 - 0.5) / 0.25).reshape(8, -1)
+    parts = x[::2], x[1::2]
+    for name, of in (("mean", np.mean), ("var", np.var)):
+        expected = 0.9 * (name == "var") + 0.1 * np.mean([of(part, axis=0) for part in parts], 0)
+        got = after.batch_stats["BatchNorm_0"][name]
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    # With nothing but means in between, the gradient is the mean of the parts' own.
+    alone = [
+        step(state, {name: v[i::2] for name, v in batch.items()}, jax.random.key(0))[0].params
+        for i in range(2)
+    ]
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *alone)
+    assert_trees_close(after.params, mean, rtol=1e-5, atol=1e-6)
+
+
+def test_micro_batches_are_masked_differently():
+    state, step = make(Plain(dropout=0.5), tx=optax.sgd(1.0))
+    batch = {name: np.repeat(x[:1], 8, axis=0) for name, x in make_batch(1).items()}
+    # Of one picture eight times over: where no mask let a pixel through, its row stays.
+    after, _ = step(state, batch, jax.random.key(0), accumulate=8)
+    still = (after.params["Dense_0"]["kernel"] == state.params["Dense_0"]["kernel"]).all(axis=1)
+    assert still.mean() < 0.1
+
+
 def test_moving_averages_follow_the_formula():
     state, step = make(Normed(), ema=True, ema_decay=0.15)
     assert_trees_close(state.ema, steps.eval_variables(state))

@@ -240,6 +240,7 @@ BAD = {
         "batch_size: 112 is more than the 96",
     ),
     "a batch that eight devices cannot share": ({"batch_size": 12}, "batch_size: 12.*8 devices"),
+    "parts that cannot be": ({"accumulate": 3}, "accumulate: 3; must divide .* batch, 2"),
     "pairs that cannot be": ({"batch_size": 24}, "batch_size: 24; mixup blends pairs"),
     "no such optimizer": ({"optimizer__name": "adam"}, "optimizer.name: 'adam'"),
     "no such schedule": ({"schedule__name": "line"}, "schedule.name: 'line'"),

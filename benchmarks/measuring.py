@@ -1,0 +1,68 @@
+"""How the step benchmarks measure: one worker a process, the device waited for, medians."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+WINDOWS = 9
+
+
+def time_steps(
+    step: Callable[[], Any], wait: Callable[[Any], Any], *, seconds: float
+) -> dict[str, float]:
+    """Measures a training step.
+
+    Args:
+      step: starts one step, and may return before it is done.
+      wait: waits until what `step` returned is there.
+      seconds: to spend, more or less, after compiling.
+
+    Returns:
+      step_s, the median over windows of steps at whose end the device was waited for; spread, the
+      middle half of the windows by that median; compile_s, the first call less a step.
+    """
+    first = _timed(step, wait, 1)
+    # Not the first after compiling: it may still tune, and fills caches.
+    _timed(step, wait, 1)
+    count = max(1, round(seconds / WINDOWS / _timed(step, wait, 1)))
+    windows = [_timed(step, wait, count) / count for _ in range(WINDOWS)]
+    median, (low, _, high) = statistics.median(windows), statistics.quantiles(windows, n=4)
+    spread = (high - low) / median
+    return {"step_s": median, "spread": spread, "compile_s": max(first - median, 0.0)}
+
+
+def _timed(step: Callable[[], Any], wait: Callable[[Any], Any], count: int) -> float:
+    begun = time.perf_counter()
+    for _ in range(count):
+        last = step()
+    wait(last)
+    return time.perf_counter() - begun
+
+
+def peak_resident() -> int:
+    """Bytes that this process has had in memory at most."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def processor() -> str:
+    """What the CPU calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # macOS has no such file
+        return platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def serve(work: Callable[..., dict[str, Any]]) -> None:
+    """Answers the one request of a worker: JSON keywords in, a last line of JSON out."""
+    print("\n" + json.dumps(work(**json.loads(sys.argv[1]))))

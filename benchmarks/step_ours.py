@@ -1,0 +1,95 @@
+"""A worker of `train_step.py`: this project's training step, plain or with levers pulled."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import levers as pull
+import numpy as np
+import optax
+from flops import SIZES
+from measuring import peak_resident, processor, serve, time_steps
+
+from emotion_jax.losses import cross_entropy
+from emotion_jax.models import make_model
+from emotion_jax.preprocess import ImageSpec
+from emotion_jax.steps import init_state, train_step
+
+
+def work(task: str, **words: Any) -> dict[str, Any]:
+    """Measures a step, or the matrix product that it is compared with."""
+    tasks = {"device": dict, "matmul": measure_matmul, "step": measure_step}
+    found = tasks[task](**words)
+    device = jax.devices()[0]
+    name = processor() if device.platform == "cpu" else device.device_kind
+    versions = {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
+    return {**found, "device": name, "platform": device.platform, "versions": versions}
+
+
+def measure_matmul(precision: str, seconds: float) -> dict[str, Any]:
+    """TFLOP/s of a square product of random numbers, as large as the device deserves."""
+    size = 1024 if jax.default_backend() == "cpu" else 8192
+    keys = jax.random.split(jax.random.key(0))
+    a, b = (jax.random.normal(key, (size, size), jnp.dtype(precision)) for key in keys)
+    product = jax.jit(jnp.matmul)
+    found = time_steps(lambda: product(a, b), jax.block_until_ready, seconds=seconds)
+    return {**found, "tflops": 2 * size**3 / found["step_s"] / 1e12}
+
+
+def measure_step(
+    network: str, precision: str, batch: int, levers: list[str], seconds: float
+) -> dict[str, Any]:
+    """Trains on one batch of noise; `levers` are words that `levers.py` explains."""
+    size, tx = SIZES[network], optax.adamw(1e-4)
+    spec, model = ImageSpec(size=size), make_model(network, dtype=precision)
+    state = jax.jit(partial(init_state, model=model, tx=tx, spec=spec))(jax.random.key(0))
+    model = pull.wrap_model(model, spec, levers)
+    key = jax.random.key(1, impl="rbg" if "rbg" in levers else None)
+    data = jax.device_put(make_batch(batch, size))
+    repeats = pull.number(levers, "scan", 1)
+    whole = partial(train_step, model=model, tx=tx, spec=spec, loss_fn=cross_entropy)
+
+    def steps(state: Any, data: Any, key: jax.Array) -> Any:
+        with contextlib.ExitStack() as stack:
+            pull.intercept(stack, levers)
+            if repeats == 1:
+                return whole(state, data, key)
+            return jax.lax.scan(lambda s, _: whole(s, data, key), state, length=repeats)
+
+    compiled = jax.jit(steps, donate_argnums=0)
+    lowered = compiled.lower(state, data, key).cost_analysis() or {}
+
+    def step() -> Any:
+        nonlocal state
+        state, measured = compiled(state, data, key)
+        return measured
+
+    found = time_steps(step, jax.block_until_ready, seconds=seconds)
+    loss = jax.tree.map(lambda x: np.asarray(x).reshape(repeats, -1)[-1, 0], step())
+    memory = jax.local_devices()[0].memory_stats() or {}
+    return {
+        **found,
+        "step_s": found["step_s"] / repeats,
+        "loss": float(loss.loss / loss.weight),
+        "peak_memory": memory.get("peak_bytes_in_use", peak_resident()),
+        "xla_flops": float(lowered.get("flops", 0.0)),
+    }
+
+
+def make_batch(count: int, size: int) -> dict[str, np.ndarray]:
+    """Faces of noise, the same for every implementation."""
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (count, size, size, 3), np.uint8),
+        "label": np.eye(8, dtype=np.float32)[rng.integers(0, 8, count)],
+        "weight": np.ones(count, np.float32),
+    }
+
+
+if __name__ == "__main__":
+    serve(work)
