@@ -82,6 +82,7 @@ def test_help_needs_nothing_heavy():
         (["--blur", "--image=b.jpg"], ["--blur", "--output"]),
         (["--min_face=0", "--image=b.jpg"], ["--min_face", "pixels"]),
         (["--start=early", "--video=a.mp4"], ["start", "early"]),
+        (["--cnn_model=a.dat", "--image=b.jpg"], ["--cnn_model", "--detector=cnn"]),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, words):
