@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import TYPE_CHECKING
 
-from absl import flags
+# While libraries load there is nothing to save, and JAX can swallow a KeyboardInterrupt: Ctrl-C
+# ends the process. One that its parent told to ignore it still does.
+LOADING = __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+if LOADING:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from emotion_jax.compilation_cache import enable_compilation_cache
-from emotion_jax.errors import EmotionError, run
+from absl import flags  # noqa: E402
+
+from emotion_jax.compilation_cache import enable_compilation_cache  # noqa: E402
+from emotion_jax.errors import EmotionError, run  # noqa: E402
 
 if TYPE_CHECKING:
     from emotion_jax.analysis import Predictor
@@ -90,6 +97,8 @@ def check_film_flags() -> None:
             raise EmotionError(f"--{name} is for films; add --video=PATH")
     if FLAGS.blur and not (FLAGS.output or FLAGS.show):
         raise EmotionError("--blur hides faces in what is drawn; add --output=FOLDER")
+    if FLAGS.cnn_model is not None and FLAGS.detector != "cnn":
+        raise EmotionError("--cnn_model is for the other detector; add --detector=cnn")
     if FLAGS.min_face is not None and not FLAGS.min_face >= 1:
         raise EmotionError(f"--min_face: {FLAGS.min_face:g}; use 1 or more pixels")
 
@@ -132,15 +141,23 @@ def main() -> None:
         from emotion_jax import load_predictor
         from emotion_jax.pictures import analyze_pictures
 
+        predictor = load_predictor(FLAGS.model)
+        end_loading()
         analyze_pictures(
             pictures,
-            load_predictor(FLAGS.model),
+            predictor,
             finder=make_finder(),
             output=FLAGS.output,
             format=FLAGS.format,
             blur=FLAGS.blur,
             show=bool(FLAGS.show),
         )
+
+
+def end_loading() -> None:
+    """Let Ctrl-C be a KeyboardInterrupt from now on: there will be files to finish."""
+    if LOADING:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def make_finder() -> Finder:
@@ -162,9 +179,11 @@ def read_film() -> None:
     from emotion_jax.film import analyze_film
     from emotion_jax.tracking import SMOOTHING
 
+    predictor = load_predictor(FLAGS.model)
+    end_loading()
     analyze_film(
         FLAGS.video,
-        load_predictor(FLAGS.model),
+        predictor,
         finder=make_finder(),
         min_face=FLAGS.min_face,
         output=FLAGS.output,
@@ -188,6 +207,7 @@ def watch_camera() -> None:
 
         return load_predictor(FLAGS.model)
 
+    end_loading()
     watch(
         FLAGS.device,
         load,

@@ -46,6 +46,7 @@ def annotate(
     probabilities: np.ndarray,
     *,
     numbers: Sequence[int] | None = None,
+    landmarks: bool = True,
 ) -> np.ndarray:
     """Draw the faces of a picture and their emotions.
 
@@ -58,6 +59,7 @@ def annotate(
       faces: N faces; their boxes may leave the picture.
       probabilities: float `[N, 8]` in 0..1, in the order of `EMOTIONS`.
       numbers: shown before the emotion, to tell the faces apart: indices or track numbers.
+      landmarks: draw them; not on hidden faces, whose features they would give away.
 
     Returns:
       uint8 `[H, W, 3]`, RGB.
@@ -68,8 +70,9 @@ def annotate(
     taken = list(boxes)
     for box, code in zip(boxes, best, strict=True):
         _draw_box(canvas, box, COLORS[code])
-    for face, code in zip(faces, best, strict=True):
-        _draw_points(canvas, face, COLORS[code])
+    if landmarks:
+        for face, code in zip(faces, best, strict=True):
+            _draw_points(canvas, face, COLORS[code])
     by_size = sorted(range(len(faces)), key=lambda i: -boxes[i][2])  # the large ones choose first
     for i in by_size:
         prefix = "" if numbers is None else f"{numbers[i]}  "

@@ -193,7 +193,8 @@ class _Session:
             return self.rows.wanted
         hidden = [] if found.hidden is None else [*found.hidden, *self.people.missing()]
         canvas = draw.hide(frame.image, hidden)
-        canvas = draw.annotate(canvas, boxes, probabilities, numbers=numbers)
+        shown = found.hidden is None
+        canvas = draw.annotate(canvas, boxes, probabilities, numbers=numbers, landmarks=shown)
         if self.film is not None:
             self.film.write(canvas, frame.time_s)
         if self.window is not None:

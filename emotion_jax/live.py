@@ -215,8 +215,9 @@ def _print_summary(camera: Camera, recorder: Recorder) -> None:
     if camera.newest is None:
         return
     frames = camera.newest.index + 1
+    read = f"{frames} frame" + ("" if frames == 1 else "s")
     persons = f"{recorder.persons} person" + ("" if recorder.persons == 1 else "s")
     dropped = frames - recorder.labelled
-    print(f"{frames} frames, {dropped} of them dropped; {persons}", file=sys.stderr)
+    print(f"{read}, {dropped} of them dropped; {persons}", file=sys.stderr)
     for path in recorder.written:
         print(f"written: {path}", file=sys.stderr)

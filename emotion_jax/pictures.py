@@ -94,7 +94,9 @@ def analyze_pictures(
                 continue
             numbers = range(len(one.faces)) if len(one.faces) > 1 else None
             canvas = draw.hide(one.image, one.faces) if blur else one.image
-            annotated = draw.annotate(canvas, one.faces, one.probabilities, numbers=numbers)
+            annotated = draw.annotate(
+                canvas, one.faces, one.probabilities, numbers=numbers, landmarks=not blur
+            )
             if output is not None:
                 images.write_image(targets[one.source], annotated)
             if show and not window.show(annotated):

@@ -155,6 +155,8 @@ class RowWriter:
                 )
             except OSError as error:
                 raise self._failure(error) from error
+        elif sys.stdout is None:  # the shell closed it: `>&-`
+            raise EmotionError("standard output is closed; write to a folder with --output")
         elif isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a name must not stop the rows
         if format == "csv":

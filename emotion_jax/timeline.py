@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,6 +119,7 @@ def plot_timeline(timeline: Timeline, path: str | os.PathLike[str], *, title: st
         label = f"person {number}\n{timeline.seconds(number):.1f} s"
         ax.set_ylabel(label, color=_INK, rotation=0, ha="right", va="center", fontsize=9)
     _style_time(axes[-1], min(ax.dataLim.x0 for ax in axes), max(ax.dataLim.x1 for ax in axes))
+    title = title.encode(errors="replace").decode()  # names of files may hold bytes of no text
     left = len(people) - len(shown)
     seen = f"; {left} more seen for less time" if left else ""
     figure.suptitle(title + seen, x=0.012, ha="left", color=_INK, fontsize=11, parse_math=False)
@@ -155,7 +157,9 @@ def _style_time(ax: Axes, low: float, high: float) -> None:
 
 def _write(figure: Figure, path: str | os.PathLike[str]) -> None:
     picture = io.BytesIO()
-    figure.savefig(picture, format="png")
+    with warnings.catch_warnings():  # letters of the title that the font lacks become boxes
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(picture, format="png")
     try:
         Path(path).write_bytes(picture.getvalue())
     except OSError as error:

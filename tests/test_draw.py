@@ -119,3 +119,14 @@ def test_a_hidden_face_keeps_no_more_than_a_few_patches():
 def test_faces_at_the_edge_can_be_hidden(box):
     image = np.full((300, 400, 3), 77, np.uint8)
     np.testing.assert_array_equal(draw.hide(image, [Face(*box, 1.0)]), image)
+
+
+def test_a_hidden_face_shows_no_landmarks():
+    image = np.full((200, 200, 3), 90, np.uint8)
+    points = np.random.default_rng(0).uniform(60, 140, (68, 2))
+    bare = Face(50, 50, 100, 100, 1.0)
+    dotted = Face(50, 50, 100, 100, 1.0, points)
+    row = np.eye(8)[:1]
+    expected = draw.annotate(image, [bare], row)
+    assert (draw.annotate(image, [dotted], row) != expected).any()
+    assert (draw.annotate(image, [dotted], row, landmarks=False) == expected).all()

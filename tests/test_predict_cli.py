@@ -1,6 +1,7 @@
 """predict.py as people type it, in a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,7 @@ def test_help_needs_nothing_heavy():
         (["--blur", "--image=b.jpg"], ["--blur", "--output"]),
         (["--min_face=0", "--image=b.jpg"], ["--min_face", "pixels"]),
         (["--start=early", "--video=a.mp4"], ["start", "early"]),
+        (["--cnn_model=a.dat", "--image=b.jpg"], ["--cnn_model", "--detector=cnn"]),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, words):
@@ -127,3 +129,22 @@ def test_a_real_photo_to_a_folder(tmp_path):
 def test_the_version():
     done = predict("--version")
     assert done.returncode == 0 and done.stdout.startswith("emotion_jax ")
+
+
+def test_ctrl_c_while_libraries_load_is_silent_and_is_never_lost():
+    # The signal comes where JAX would swallow it: in what the garbage collector calls.
+    code = """
+import gc, os, runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import emotion_jax
+
+def load(path=None):
+    gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    gc.collect()
+
+emotion_jax.load_predictor = load
+runpy.run_path("predict.py", run_name="__main__")
+"""
+    stopped = predict("--image=docs/faces.png", code=code)
+    assert stopped.returncode == -signal.SIGINT
+    assert stopped.stdout == stopped.stderr == ""

@@ -160,3 +160,9 @@ def test_a_full_disk_says_what_helps(path, advice, monkeypatch):
         monkeypatch.undo()
         with contextlib.suppress(OSError):  # what is left in the buffer
             full.close()
+
+
+def test_a_closed_standard_output_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(EmotionError, match="standard output is closed"):
+        RowWriter()

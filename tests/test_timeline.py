@@ -82,3 +82,12 @@ def test_a_folder_that_is_missing_is_one_sentence(tmp_path):
     line.add([1], np.full((1, 8), 1 / 8), 0.0)
     with pytest.raises(EmotionError, match="cannot be written"):
         plot_timeline(line, tmp_path / "absent" / "t.png")
+
+
+@pytest.mark.parametrize("name", ["b\udcffyte", "日本", "$x^{$", "[red]\n\t"])
+@pytest.mark.filterwarnings("error")
+def test_any_name_of_a_file_can_be_the_title(tmp_path, name):
+    line = Timeline(step_s=0.1)
+    line.add([1], np.full((1, 8), 1 / 8), 0.0)
+    plot_timeline(line, tmp_path / "timeline.png", title=name)
+    assert images.read_image(tmp_path / "timeline.png").size
