@@ -91,6 +91,8 @@ def analyze(
     """
     if isinstance(image, str | os.PathLike | np.ndarray):
         pictures = [(source or _name(image), image)]
+    elif not isinstance(image, Iterable):
+        images.check_image(image)
     else:
         pictures = [(_name(one, f" {i}"), one) for i, one in enumerate(image)]
     rows = Rows()
@@ -145,7 +147,10 @@ def _find(
 ) -> tuple[Labelled, np.ndarray] | EmotionError:
     """A picture with its faces, still without probabilities, and these cut out."""
     try:
-        image = _check(picture) if isinstance(picture, np.ndarray) else images.read_image(picture)
+        if isinstance(picture, str | os.PathLike):
+            image = images.read_image(picture)
+        else:
+            image = images.check_image(picture)
     except EmotionError as error:
         return error
     found = finder.detect(image)
@@ -153,18 +158,10 @@ def _find(
     return Labelled(source, image, found, nothing), finder.crop(image, found, spec)
 
 
-def _check(image: np.ndarray) -> np.ndarray:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise EmotionError(
-            f"a picture must be uint8 [H, W, 3], RGB, not {image.dtype} {list(image.shape)}"
-        )
-    return image
-
-
 def _name(picture: Picture, number: str = "") -> str:
-    if isinstance(picture, np.ndarray):
-        return f"array{number}"
-    return os.fspath(picture)
+    if isinstance(picture, str | os.PathLike):
+        return os.fspath(picture)
+    return f"array{number}"
 
 
 @functools.cache

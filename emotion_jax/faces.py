@@ -11,7 +11,7 @@ import numpy as np
 
 from emotion_jax import dlib_models
 from emotion_jax.errors import EmotionError
-from emotion_jax.images import resize
+from emotion_jax.images import check_image, resize
 from emotion_jax.landmarks import Square, cut_square, fit_square
 
 if TYPE_CHECKING:  # who only detects need not import JAX
@@ -94,9 +94,9 @@ def detect(
       the faces, from left to right.
 
     Raises:
-      EmotionError: the network is not installed, or the file is none.
+      EmotionError: it is no such picture, or the network is not installed, or the file is none.
     """
-    height, width = image.shape[:2]
+    height, width = check_image(image).shape[:2]
     scale = min(_WINDOW / min_face, math.sqrt(_MAX_SEARCHED[detector] / (height * width)))
     searched = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
     lowest = _MIN_SCORE[detector] if min_score is None else min_score
@@ -152,8 +152,10 @@ def crop(image: np.ndarray, faces: Sequence[Face], spec: ImageSpec) -> np.ndarra
       uint8 `[N, spec.size, spec.size, 3]`, RGB (a network of grey faces takes the grey itself).
 
     Raises:
-      EmotionError: the network wants level faces, and these have no landmarks.
+      EmotionError: it is no such picture, or the network wants level faces and these have no
+        landmarks.
     """
+    check_image(image)
     squares = np.empty((len(faces), spec.size, spec.size, 3), np.uint8)
     for square, face in zip(squares, faces, strict=True):
         if face.square is not None:

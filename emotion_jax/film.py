@@ -205,13 +205,13 @@ class _Session:
 
 def _check(every: int, start: float, end: float | None, smoothing: float) -> None:
     if every < 1:
-        raise EmotionError(f"every: {every}; use 1 for all frames, or more")
+        raise EmotionError(f"--every: {every}; use 1 for all frames, or more")
     if not 0 <= start < math.inf:
-        raise EmotionError(f"start: {start}; use 0 or more seconds")
+        raise EmotionError(f"--start: {start}; use 0 or more seconds")
     if end is not None and not end > start:
-        raise EmotionError(f"end: {end}; use more seconds than the start's {start:g}")
+        raise EmotionError(f"--end: {end}; use more seconds than the start's {start:g}")
     if not 0 <= smoothing < math.inf:
-        raise EmotionError(f"smoothing: {smoothing}; use 0 for none, or more seconds")
+        raise EmotionError(f"--smoothing: {smoothing}; use 0 for none, or more seconds")
 
 
 def _nothing(source: str, start: float, end: float | None, duration_s: float | None) -> str:

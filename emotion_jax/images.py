@@ -135,6 +135,24 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
+def check_image(image: object) -> np.ndarray:
+    """Return what is a picture as it is.
+
+    Raises:
+      EmotionError: it is not uint8 `[H, W, 3]`.
+    """
+    if not isinstance(image, np.ndarray):
+        raise EmotionError(
+            f"a picture must be uint8 [H, W, 3], RGB, not {type(image).__name__}; "
+            "read_image reads a file"
+        )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise EmotionError(
+            f"a picture must be uint8 [H, W, 3], RGB, not {image.dtype} {list(image.shape)}"
+        )
+    return image
+
+
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize a picture: the mean of the area covered when shrinking, bilinear when enlarging.
 

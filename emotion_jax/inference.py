@@ -71,7 +71,8 @@ class Predictor:
           Probabilities float32 `[N, 8]` in the order of `EMOTIONS`; rows sum to 1.
         """
         images = np.asarray(images)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        fits = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] in (1, 3)
+        if not fits or 0 in images.shape[1:]:
             raise EmotionError(
                 f"faces must be uint8 [N, H, W, 3], not {images.dtype} {images.shape}"
             )

@@ -175,8 +175,7 @@ class _View:
         if key == "s" and self._frame is not None:
             self._say(f"saved {self._recorder.save(self._picture)}")
         elif key == "r" and self._recorder.recording:
-            self._recorder.stop_film()
-            self._say("recorded")
+            self._say("recorded" if self._recorder.stop_film() else "nothing recorded")
         elif key == "r":
             self._say(f"recording {self._recorder.start_film()}")
         return key != "q"

@@ -144,15 +144,17 @@ class Recorder:
             self.written.append(self._film.path)
         self._film.write(image, time_s)
 
-    def stop_film(self) -> None:
-        """Finish the film, if there is one.
+    def stop_film(self) -> bool:
+        """Finish the film, if there is one; returns whether it holds any picture.
 
         Raises:
           EmotionError: see `add_to_film`.
         """
         film, self._film = self._film, None
-        if film is not None:
-            film.close()
+        if film is None:
+            return False
+        film.close()
+        return film.frames > 0
 
     def close(self) -> None:
         """Finish all that is open."""

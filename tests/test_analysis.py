@@ -93,6 +93,21 @@ def test_an_array_that_is_no_picture_is_refused(array, predictor):
         ej.analyze(array, predictor)
 
 
+@pytest.mark.parametrize("what", [None, 1, [1], ["a", None][1:]])
+def test_what_is_no_picture_at_all_is_refused(what, predictor):
+    with pytest.raises(EmotionError, match=r"must be uint8 \[H, W, 3\], RGB, not (int|NoneType)"):
+        ej.analyze(what, predictor)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((9, 9, 3)), np.zeros((9, 9), np.uint8), np.zeros((0, 9, 3), np.uint8), "a"]
+)
+def test_the_parts_refuse_what_is_no_picture_too(image):
+    for act in (ej.detect, ej.Finder().detect, lambda x: ej.crop(x, [], ej.ImageSpec())):
+        with pytest.raises(EmotionError, match=r"must be uint8 \[H, W, 3\]"):
+            act(image)
+
+
 def test_a_picture_that_cannot_be_read_is_an_error(found, predictor, tmp_path):
     path = write_picture(tmp_path / "a.png", 1)
     with pytest.raises(EmotionError, match="absent.png"):

@@ -220,6 +220,17 @@ def test_a_checkpoint_of_eight_devices_is_read_on_one(faces, finished):
     jax.tree.map(np.testing.assert_array_equal, predictor.variables, ema)
 
 
+def test_the_predictor_refuses_what_are_no_faces(finished):
+    predictor = load_predictor(finished)
+    for images in (
+        np.zeros((2, 9, 9)),
+        np.zeros((9, 9, 3), np.uint8),
+        np.zeros((1, 0, 5, 3), "u1"),
+    ):
+        with pytest.raises(EmotionError, match=r"^faces must be uint8 \[N, H, W, 3\], not "):
+            predictor(images)
+
+
 def test_the_predictor_takes_any_size_and_number(finished):
     predictor = load_predictor(finished)
     rng = np.random.default_rng(1)
