@@ -15,12 +15,13 @@ from emotion_jax.errors import EmotionError
 
 CONFIG = "config.json"
 # What may change between a run and its continuation: where the same faces lie, how they travel,
-# what it runs on, and how long it goes on.
+# what it runs on, how long it goes on, and what becomes of steps that are not finite.
 CHANGEABLE = {
     "num_epochs",
     "num_devices",
     "eval_batch_size",
     "checkpoint_every",
+    "on_nonfinite",
     "data.dir",
     "data.cache_dir",
     "data.feed",
