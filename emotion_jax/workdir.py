@@ -105,10 +105,9 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 class Stop(contextlib.AbstractContextManager["Stop"]):
     """Turns Ctrl-C and SIGTERM into a wish, granted after the step and once the state is saved.
 
-    One way for one process and for several: after `jax.distributed.initialize` this takes the place
-    of JAX's own notice of preemption, so whoever stops a run of several signals every process. Those
-    that are caught at different steps cannot save together: the run then goes on from its last
-    checkpoint, as after any kill.
+    After `jax.distributed.initialize` these handlers take the place of JAX's own notice of
+    preemption. The processes of such a run do not agree on the step to save at: to stop it, kill
+    them all; the same command goes on from the last checkpoint.
     """
 
     asked: int | None = None
