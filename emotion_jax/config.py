@@ -46,6 +46,9 @@ def default_config() -> ConfigDict:
             "num_devices": 0,
             # Checkpoints between those at the end of each epoch, every so many steps; 0 for none.
             "checkpoint_every": 0,
+            # A step whose loss or gradients are not finite is never taken: "stop" ends the run and
+            # keeps the batch; "skip" counts it and goes on, for when a few faces are to blame.
+            "on_nonfinite": "stop",
             # Chooses the best checkpoint: val/accuracy, val/macro_f1 or val/loss.
             "best": "val/accuracy",
             "data": {
@@ -235,6 +238,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 _CHOICES = {
     "best": MONITORED,
+    "on_nonfinite": ("stop", "skip"),
     "data.feed": ("auto", "stream", "resident"),
     "data.train_votes": ("majority", "distribution"),
 }

@@ -63,10 +63,14 @@ class MetricsLog:
             self._rewrite(self.rows())
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+    def __exit__(self, kind: object = None, *exc: object) -> None:
+        events, self._events = self._events, None
+        try:
+            if events is not None:
+                events.close()
+        except OSError:
+            if kind is None:  # else a full disk has been told already
+                raise
 
     def write(self, row: Row) -> None:
         """Append one row; its numbers also become TensorBoard scalars at `row["step"]`.

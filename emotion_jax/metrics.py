@@ -18,16 +18,18 @@ class Metrics:
       loss: sum of losses, float `[]`.
       weight: sum of weights, float `[]`.
       confusion: float `[K, K]`, row the true class, column the predicted one.
+      skipped: training steps not taken, because their numbers were not finite, float `[]`.
     """
 
     loss: Any
     weight: Any
     confusion: Any
+    skipped: Any = 0.0
 
 
 def empty(num_classes: int) -> Metrics:
     """The metrics of no examples, as NumPy float64."""
-    return Metrics(np.zeros(()), np.zeros(()), np.zeros((num_classes, num_classes)))
+    return Metrics(np.zeros(()), np.zeros(()), np.zeros((num_classes, num_classes)), np.zeros(()))
 
 
 def measure(
@@ -52,7 +54,7 @@ def measure(
     predicted = jax.nn.one_hot(logits.argmax(-1), num_classes)
     # Sums of small whole numbers: exact in float32, whatever the device multiplies in.
     confusion = jnp.matmul((true * weight[:, None]).T, predicted, precision="highest")
-    sums = Metrics(jnp.sum(losses * weight), jnp.sum(weight), confusion)
+    sums = Metrics(jnp.sum(losses * weight), jnp.sum(weight), confusion, jnp.zeros(()))
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
 
@@ -88,6 +90,11 @@ class Running:
     def loss(self) -> float:
         """The mean loss, but for the newest step."""
         return float(self._total.loss / max(self._total.weight, 1e-9))
+
+    @property
+    def skipped(self) -> int:
+        """The steps that were skipped, but for the newest."""
+        return int(self._total.skipped)
 
     @property
     def accuracy(self) -> float:

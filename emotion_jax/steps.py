@@ -7,6 +7,7 @@ model=model, tx=tx, ...), donate_argnums=0)` is the whole wiring on one device o
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -87,6 +88,8 @@ def train_step(
 ) -> tuple[TrainState, metrics.Metrics]:
     """Takes one optimizer step on the weighted mean of the losses.
 
+    A step whose loss or gradients are not finite only counts: it leaves all else as it was.
+
     Args:
       state: before the step.
       batch: image uint8 `[B, H, W, C]`, label float32 `[B, K]` (distributions), weight float32
@@ -106,7 +109,8 @@ def train_step(
       axis_name: the mapped axis over which the batch is split, if any.
 
     Returns:
-      The state after the step, and the metrics of the whole batch.
+      The state after the step, and the metrics of the whole batch; those of a step not taken are
+      zero but for `skipped`, which is 1.
     """
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     if axis_name is not None:
@@ -143,7 +147,14 @@ def train_step(
         # A young average leans on the newest weights: 0.1 at the first step, rising to ema_decay.
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
         ema = optax.incremental_update(_variables(params, batch_stats), ema, 1 - decay)
-    return TrainState(state.step + 1, params, batch_stats, ema, opt_state), measured
+    after = TrainState(state.step + 1, params, batch_stats, ema, opt_state)
+    # Both are sums over the mapped axis, so that all of it decides alike.
+    finite = jnp.isfinite(measured.loss) & jnp.isfinite(optax.global_norm(grads))
+    nothing = jax.tree.map(jnp.zeros_like, measured).replace(skipped=jnp.ones(()))
+    return (
+        _select(finite, after, dataclasses.replace(state, step=after.step)),
+        _select(finite, measured, nothing),
+    )
 
 
 def eval_step(
@@ -197,3 +208,7 @@ def _add_up(f: Callable[..., Any], batch: Batch, key: jax.Array, count: int) -> 
 
 def _sum_over(axis_name: str | None, x: Any) -> Any:
     return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+
+def _select(condition: jax.Array, a: Any, b: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)

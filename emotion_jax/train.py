@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from emotion_jax.errors import EmotionError
 from emotion_jax.experiment import Experiment, make_experiment
 from emotion_jax.initial import begin_from
 from emotion_jax.logs import MetricsLog, Row, TrainProgress
+from emotion_jax.nonfinite import Watch
 from emotion_jax.steps import TrainState, eval_variables
 from emotion_jax.workdir import Stop, compare_config, locked, say, write_config
 
@@ -52,10 +52,18 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> None:
                 conclude.draw_inputs(experiment, workdir)
             try:
                 _train(experiment, checkpoints, log, workdir)
-            finally:  # a stopped run has its curves, too
-                if first and log.rows():
-                    report.write_results(log.rows(), workdir, monitor=config.best)
+            except BaseException:
+                # A stopped run has its curves, too; if the disk is full, that is not the news.
+                with contextlib.suppress(OSError):
+                    _write_results(log, workdir, config)
+                raise
+            _write_results(log, workdir, config)
         conclude.conclude(experiment, checkpoints, workdir)
+
+
+def _write_results(log: MetricsLog, workdir: Path, config: Any) -> None:
+    if jax.process_index() == 0 and log.rows():
+        report.write_results(log.rows(), workdir, monitor=config.best)
 
 
 def _train(
@@ -71,7 +79,7 @@ def _train(
     step_fn = experiment.compile_train_step(feed)
     evaluate = experiment.compile_evaluation(val_feed)
     key = jax.random.key(config.seed)
-    start = int(state.step)
+    start, lost = int(state.step), sum(row.get("train/skipped", 0) for row in log.rows())
     show = TrainProgress(
         config.num_epochs,
         per_epoch,
@@ -85,24 +93,28 @@ def _train(
         for epoch in range(start // per_epoch, config.num_epochs):
             begun, skip = time.monotonic(), int(state.step) % per_epoch
             order = experiment.epoch_order(epoch)
-            sums = metrics.Running(running)
+            sums, watch = metrics.Running(running), Watch(experiment, workdir, running.skipped)
             for done, args in enumerate(feed(order, skip), start=skip + 1):
                 state, now = step_fn(state, args, key)
                 sums.add(now)
+                watch.check(sums.skipped, epoch * per_epoch + done - 1)
                 progress.update(epoch + 1, done, sums.loss, sums.accuracy)
                 due = config.checkpoint_every and done % config.checkpoint_every == 0
                 if (due or stop.asked) and done < per_epoch:
+                    watch.check(sums.all().skipped, epoch * per_epoch + done)
                     checkpoints.save(state, _meta(experiment, epoch, sums.all()), None)
                     stop.leave_if_asked(int(state.step))
             seconds = time.monotonic() - begun
-            row = _row(
-                experiment, int(state.step), epoch + 1, sums.all(), evaluate(eval_variables(state))
-            )
-            if not math.isfinite(row["train/loss"]):
+            trained = sums.all()
+            watch.check(trained.skipped, (epoch + 1) * per_epoch)
+            if not trained.weight:
                 raise EmotionError(
-                    f"the loss of epoch {epoch + 1} is {row['train/loss']}; lower "
+                    f"no step of epoch {epoch + 1} had a finite loss; lower "
                     "optimizer.learning_rate or set optimizer.clip_norm, and use another --workdir"
                 )
+            lost += int(trained.skipped)
+            measured = evaluate(eval_variables(state))
+            row = _row(experiment, int(state.step), epoch + 1, trained, measured, lost)
             row["images_per_s"] = (per_epoch - skip) * config.batch_size / seconds
             running = metrics.empty(len(experiment.emotions))
             # The row first: one without its checkpoint is cut back and written anew.
@@ -140,7 +152,7 @@ def _start(
 
 
 def _meta(experiment: Experiment, epoch: int, running: metrics.Metrics) -> dict[str, Any]:
-    sums = [np.asarray(x).tolist() for x in (running.loss, running.weight, running.confusion)]
+    sums = [np.asarray(x).tolist() for x in jax.tree.leaves(running)]
     data = experiment.fingerprint
     return {**experiment.meta, "data": data, "epoch": epoch, "running": sums}
 
@@ -151,7 +163,9 @@ def _row(
     epoch: int,
     trained: metrics.Metrics,
     measured: metrics.Metrics,
+    lost: int,
 ) -> Row:
+    """An epoch's row; `lost` are all steps so far that were skipped."""
     train, val = metrics.summarize(trained), metrics.summarize(measured)
     recall = dict(zip(experiment.emotions, val["recall"].tolist(), strict=True))
     return {
@@ -159,7 +173,9 @@ def _row(
         "epoch": epoch,
         "train/loss": train["loss"],
         "train/accuracy": train["accuracy"],
+        "train/skipped": int(trained.skipped),
         **{f"val/{name}": val[name] for name in ("loss", "accuracy", "macro_f1")},
         **{f"val/recall/{name}": value for name, value in recall.items()},
-        "learning_rate": float(experiment.schedule(step - 1)),
+        # A skipped step does not move the schedule on.
+        "learning_rate": float(experiment.schedule(step - 1 - lost)),
     }

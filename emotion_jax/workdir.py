@@ -15,12 +15,13 @@ from emotion_jax.errors import EmotionError
 
 CONFIG = "config.json"
 # What may change between a run and its continuation: where the same faces lie, how they travel,
-# what it runs on, and how long it goes on.
+# what it runs on, how long it goes on, and what becomes of steps that are not finite.
 CHANGEABLE = {
     "num_epochs",
     "num_devices",
     "eval_batch_size",
     "checkpoint_every",
+    "on_nonfinite",
     "data.dir",
     "data.cache_dir",
     "data.feed",
@@ -102,7 +103,12 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 class Stop(contextlib.AbstractContextManager["Stop"]):
-    """Turns Ctrl-C and SIGTERM into a wish, granted after the step and once the state is saved."""
+    """Turns Ctrl-C and SIGTERM into a wish, granted after the step and once the state is saved.
+
+    After `jax.distributed.initialize` these handlers take the place of JAX's own notice of
+    preemption. The processes of such a run do not agree on the step to save at: to stop it, kill
+    them all; the same command goes on from the last checkpoint.
+    """
 
     asked: int | None = None
 

@@ -43,7 +43,7 @@ FLOORS = (
     {"inference", "analysis", "pictures", "keras_files"},
     {"film", "labeller", "recorder", "live"},
     {"experiment", "export", "initial"},
-    {"train", "conclude"},
+    {"train", "conclude", "nonfinite"},
 )
 # Everything up to the step is for other people's programs, and brings no more than these.
 LIGHT = {"jax", "flax", "optax", "numpy", "emotion_jax"}

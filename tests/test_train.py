@@ -307,7 +307,7 @@ def test_a_loss_that_is_no_number_stops_the_run(faces, tmp_path, rate):
     config = make_config(faces, optimizer__name="sgd", optimizer__learning_rate=rate)
     if rate < 1:
         return train.train_and_evaluate(config, tmp_path)
-    with pytest.raises(EmotionError, match="the loss of epoch 1 is .*lower optimizer"):
+    with pytest.raises(EmotionError, match="step 2: its loss .*lower optimizer"):
         train.train_and_evaluate(config, tmp_path)
 
 
