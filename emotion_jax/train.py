@@ -136,11 +136,11 @@ def _start(
             "holds; use another --workdir, or the same data"
         )
     say(f"resumed from step {step}")
-    return state, metrics.Metrics(*(np.array(x) for x in meta["running"]))
+    return state, metrics.Metrics(**{key: np.array(x) for key, x in meta["running"].items()})
 
 
 def _meta(experiment: Experiment, epoch: int, running: metrics.Metrics) -> dict[str, Any]:
-    sums = [np.asarray(x).tolist() for x in (running.loss, running.weight, running.confusion)]
+    sums = {key: np.asarray(x).tolist() for key, x in vars(running).items()}
     data = experiment.fingerprint
     return {**experiment.meta, "data": data, "epoch": epoch, "running": sums}
 
@@ -159,7 +159,7 @@ def _row(
         "epoch": epoch,
         "train/loss": train["loss"],
         "train/accuracy": train["accuracy"],
-        **{f"val/{name}": val[name] for name in ("loss", "accuracy", "macro_f1")},
+        **{f"val/{name}": val[name] for name in ("loss", "accuracy", "macro_f1", "nll", "ece")},
         **{f"val/recall/{name}": value for name, value in recall.items()},
         "learning_rate": float(experiment.schedule(step - 1)),
     }

@@ -14,7 +14,7 @@ HEAVY = ("tensorflow", "tensorflow_datasets", "cv2", "dlib", "orbax", "matplotli
 # From the ground up; a module imports from its own floor and those below, and never in a circle.
 FLOORS = (
     {"errors", "labels"},
-    {"models", "preprocess", "augmentation", "losses", "metrics", "optim"},
+    {"calibration", "models", "preprocess", "augmentation", "losses", "metrics", "optim"},
     {"steps"},
     {
         "checkpoint",
@@ -38,7 +38,7 @@ FLOORS = (
         "window",
         "logs",
     }
-    | {"report", "data", "weights", "hdf5_layers"},
+    | {"figures", "report", "reliability", "data", "weights", "hdf5_layers"},
     {"inference", "analysis", "pictures", "keras_files"},
     {"film", "labeller", "recorder", "live"},
     {"experiment", "export", "initial"},
