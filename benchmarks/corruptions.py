@@ -14,9 +14,8 @@ import numpy as np
 
 Corruption = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
-# Where the eyes and the mouth lie in a FER2013 frame, x and y as shares of its side: the means of
-# dlib's 68 points over its PublicTest faces (see `robustness.py --help`).
-LEFT_EYE, RIGHT_EYE, MOUTH = (0.31, 0.39), (0.69, 0.39), (0.5, 0.78)
+# Where the eyes lie in a FER2013 frame, x and y as shares of its side.
+LEFT_EYE, RIGHT_EYE = (0.32, 0.385), (0.68, 0.385)
 
 
 def glasses(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
@@ -66,10 +65,12 @@ def motion(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.nda
 
 
 def jpeg(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """JPEG of quality 30, 15 and 7."""
-    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, (30, 15, 7)[severity - 1]])
+    """JPEG of quality 50, 25 and 10."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, (50, 25, 10)[severity - 1]]
+    # Reversed and back: OpenCV takes the first channel for blue, and JPEG is coarse with blue.
+    _, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), quality)
     kind = cv2.IMREAD_GRAYSCALE if image.shape[2] == 1 else cv2.IMREAD_COLOR
-    return cv2.imdecode(data, kind).reshape(image.shape)
+    return cv2.imdecode(data, kind).reshape(image.shape)[..., ::-1]
 
 
 def small(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:

@@ -69,7 +69,8 @@ def read_config(workdir: Path) -> Any:
     try:
         stored = json.loads(path.read_text())
         config, known = default_config(), dict(flatten(default_config()))
-        # Each network has options of its own; of the default's, those that were not set stay.
+        # Each network has options of its own.
+        config.model = {"name": stored["model"]["name"]}
         config.model.unlock()
         for key, value in _flat(stored).items():
             section, _, name = key.rpartition(".")
