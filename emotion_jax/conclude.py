@@ -24,6 +24,7 @@ from emotion_jax.experiment import Experiment, make_experiment
 from emotion_jax.inference import model_from_meta
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.preprocess import luminance
+from emotion_jax.reliability import plot_reliability
 from emotion_jax.steps import predict_probs
 
 # Faces on a contact sheet: four lines of eight.
@@ -63,6 +64,7 @@ def conclude(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) ->
         console.print(report.summary_table(metrics.summarize(measured), names))
         if name == "validation" and first:
             report.plot_confusion(measured.confusion, workdir / "confusion_matrix.png", names)
+            plot_reliability(measured.bins, workdir / "reliability.png")
     if not first:
         return
     _draw_predictions(experiment, variables, workdir)

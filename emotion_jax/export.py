@@ -17,15 +17,24 @@ without its top, becomes weights to train from: init_from in a config.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from absl import flags
 
+from emotion_jax import metrics
+from emotion_jax.calibration import fit_temperature
+from emotion_jax.data.pipeline import evaluation_order
 from emotion_jax.errors import EmotionError, run
-from emotion_jax.inference import load_predictor
+from emotion_jax.experiment import make_experiment
+from emotion_jax.inference import Predictor, load_predictor
 from emotion_jax.keras_files import PREPROCESSING, convert, is_keras_file, read_keras
-from emotion_jax.preprocess import ImageSpec
+from emotion_jax.preprocess import ImageSpec, normalize
 from emotion_jax.weights import save_weights
+from emotion_jax.workdir import read_config
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -73,6 +82,8 @@ def main() -> None:
     if words or not FLAGS.model or not FLAGS.output:
         raise EmotionError("usage: python -m emotion_jax.export --model=WORKDIR --output=FOLDER")
     if is_keras_file(FLAGS.model):
+        if FLAGS.calibrate:
+            raise EmotionError("--calibrate: a Keras file has no validation faces; leave it out")
         variables, meta = _from_keras()
     else:
         variables, meta = _from_run()
@@ -84,7 +95,42 @@ def _from_run() -> tuple[Any, dict[str, Any]]:
     predictor = load_predictor(FLAGS.model)
     # What belongs to the unfinished run, not to its weights.
     own = ("data", "epoch", "running", "sha256")
-    return predictor.variables, {k: v for k, v in predictor.meta.items() if k not in own}
+    meta = {k: v for k, v in predictor.meta.items() if k not in own}
+    if FLAGS.calibrate:
+        meta["temperature"] = _calibrate(predictor)
+    return predictor.variables, meta
+
+
+def _calibrate(predictor: Predictor) -> float:
+    """The temperature of the run's validation faces; says what it does to them."""
+    folder = Path(FLAGS.model).expanduser()
+    if folder.parent.name == "checkpoints":
+        folder = folder.parent.parent
+    config = read_config(folder)
+    config.num_devices = 1
+    if FLAGS.data_dir is not None:
+        config.data.dir = FLAGS.data_dir
+    split = make_experiment(config).splits["validation"]
+
+    @jax.jit
+    def apply(images: jax.Array) -> Any:
+        x = normalize(images, predictor.spec)
+        return predictor.model.apply(predictor.variables, x, train=False)
+
+    rows = np.maximum(evaluation_order(len(split), config.eval_batch_size), 0)
+    batches = [np.asarray(apply(images)) for images in split.pixels.stream(split.rows[rows])]
+    logits = np.concatenate(batches)[: len(split)]
+    temperature = round(fit_temperature(logits, split.labels.argmax(1)), 4)
+    print(f"{len(split)} validation faces, temperature {temperature:g}:")
+    for name, divisor in (("before", 1.0), ("after", temperature)):
+        parts = (logits / divisor, split.labels, split.weight, 0 * split.weight)
+        sums = metrics.measure(*map(jnp.asarray, parts))
+        found = metrics.summarize(sums)
+        print(
+            f"  {name:<6}  calibration error {found['ece']:.4f}  nll {found['nll']:.4f}  "
+            f"accuracy {found['accuracy']:.1%}"
+        )
+    return temperature
 
 
 def _from_keras() -> tuple[Any, dict[str, Any]]:

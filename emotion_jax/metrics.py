@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+# Of the expected calibration error: equal widths of confidence, as in arXiv 1706.04599.
+BINS = 15
+
 
 @struct.dataclass
 class Metrics:
@@ -18,18 +21,24 @@ class Metrics:
       loss: sum of losses, float `[]`.
       weight: sum of weights, float `[]`.
       confusion: float `[K, K]`, row the true class, column the predicted one.
+      nll: sum of -log p(true class), float `[]`; the loss itself where labels are hard and plain.
+      bins: float `[15, 3]`, of the predictions by their confidence, from 0 to 1 in equal steps:
+        sums of weight, of confidence, and of weight that was right.
       skipped: training steps not taken, because their numbers were not finite, float `[]`.
     """
 
     loss: Any
     weight: Any
     confusion: Any
-    skipped: Any = 0.0
+    nll: Any
+    bins: Any
+    skipped: Any
 
 
 def empty(num_classes: int) -> Metrics:
     """The metrics of no examples, as NumPy float64."""
-    return Metrics(np.zeros(()), np.zeros(()), np.zeros((num_classes, num_classes)), np.zeros(()))
+    confusion, bins = np.zeros((num_classes, num_classes)), np.zeros((BINS, 3))
+    return Metrics(np.zeros(()), np.zeros(()), confusion, np.zeros(()), bins, np.zeros(()))
 
 
 def measure(
@@ -54,7 +63,19 @@ def measure(
     predicted = jax.nn.one_hot(logits.argmax(-1), num_classes)
     # Sums of small whole numbers: exact in float32, whatever the device multiplies in.
     confusion = jnp.matmul((true * weight[:, None]).T, predicted, precision="highest")
-    sums = Metrics(jnp.sum(losses * weight), jnp.sum(weight), confusion, jnp.zeros(()))
+    log_probs = jax.nn.log_softmax(logits)
+    confidence, right = jnp.exp(log_probs.max(-1)), (true * predicted).sum(-1)
+    # A bin holds its upper edge: a confidence of 1 belongs to the last.
+    place = jax.nn.one_hot(jnp.ceil(confidence * BINS) - 1, BINS)
+    parts = weight[:, None] * jnp.stack([jnp.ones_like(right), confidence, right], axis=1)
+    sums = Metrics(
+        loss=jnp.sum(losses * weight),
+        weight=jnp.sum(weight),
+        confusion=confusion,
+        nll=-jnp.sum(weight * (true * log_probs).sum(-1)),
+        bins=jnp.matmul(place.T, parts, precision="highest"),
+        skipped=jnp.zeros(()),
+    )
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
 
@@ -106,9 +127,9 @@ def summarize(metrics: Metrics) -> dict[str, Any]:
     """Reads the sums.
 
     Returns:
-      loss, accuracy and macro_f1 (the mean over the classes that occur), floats; recall,
-      precision, f1 and count, `[K]`. Recall is NaN for a class without examples, precision for
-      one never predicted.
+      loss, nll, accuracy, ece (the expected calibration error, over `BINS`) and macro_f1 (the
+      mean over the classes that occur), floats; recall, precision, f1 and count, `[K]`. Recall is
+      NaN for a class without examples, precision for one never predicted.
     """
     m = to_host(metrics)
     hits, true, predicted = np.diag(m.confusion), m.confusion.sum(1), m.confusion.sum(0)
@@ -116,6 +137,8 @@ def summarize(metrics: Metrics) -> dict[str, Any]:
         f1 = 2 * hits / (true + predicted)
         return {
             "loss": float(m.loss / m.weight),
+            "nll": float(m.nll / m.weight),
+            "ece": float(np.abs(m.bins[:, 1] - m.bins[:, 2]).sum() / m.weight),
             "accuracy": float(hits.sum() / m.weight),
             "macro_f1": float(f1[true > 0].mean()) if true.any() else float("nan"),
             "recall": hits / true,

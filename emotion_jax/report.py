@@ -1,7 +1,4 @@
-"""The pictures and tables that a run leaves behind: arrays in, one file out.
-
-Figures are built without pyplot: an importer's backend, styles and open figures stay as they are.
-"""
+"""The pictures and tables that a run leaves behind: arrays in, one file out."""
 
 from __future__ import annotations
 
@@ -9,26 +6,33 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emotion_jax.figures import (
+    BAD,
+    DPI,
+    GOOD,
+    GRID,
+    INK,
+    MUTED,
+    VAL,
+    FilePath,
+    make_figure,
+    save_figure,
+    style,
+    write_whole,
+)
 from emotion_jax.logs import Row, best_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from rich.table import Table
 
-FilePath = str | os.PathLike[str]
-
-DPI = 120
-INK, MUTED, GRID = "#2b2f36", "#7b8490", "#e4e7eb"
-TRAIN, VAL, F1, BEST = "#9aa7b5", "#1d6a8c", "#d08a2e", "#b3423a"
-GOOD, BAD = "#2e7d4f", "#b3423a"
+TRAIN, F1, BEST = "#9aa7b5", "#d08a2e", "#b3423a"
 SHADES = ("#ffffff", "#cfe0ea", "#6fa3bd", VAL, "#0d3b52")
 CURVES = {
     "loss": {"train/loss": TRAIN, "val/loss": VAL},
@@ -57,21 +61,21 @@ def write_results(
     writer = csv.DictWriter(table, [*FIRST_COLUMNS, *others], lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    sheet = _write(Path(workdir) / "results.csv", table.getvalue().encode())
+    sheet = write_whole(Path(workdir) / "results.csv", table.getvalue().encode())
 
-    figure = _figure(13, 4.2)
+    figure = make_figure(13, 4.2)
     axes = figure.subplots(1, 3, width_ratios=(1, 1, 0.8))
     epochs = {row.get("epoch") for row in rows}
     by = "epoch" if len(epochs) == len(rows) and None not in epochs else "step"
     best = best_row(rows, monitor)
     for ax, (title, colors) in zip(axes, CURVES.items(), strict=True):
-        _style(ax, title)
+        style(ax, title)
         _draw_curves(ax, rows, by, colors, best)
     if best is not None:
         value = f"{best[monitor]:.4f}" if "loss" in monitor else _percent(best[monitor], " %")
         words = f"best: {by} {best[by]}, {_label(monitor)} {value}"
         figure.suptitle(words, color=BEST, fontsize=11, x=0.012, ha="left")
-    return sheet, _save(figure, Path(workdir) / "results.png")
+    return sheet, save_figure(figure, Path(workdir) / "results.png")
 
 
 def plot_confusion(confusion: np.ndarray, path: FilePath, names: Sequence[str]) -> Path:
@@ -88,7 +92,7 @@ def plot_confusion(confusion: np.ndarray, path: FilePath, names: Sequence[str]) 
         raise ValueError(f"a confusion matrix {counts.shape} for {len(names)} names")
     faces = counts.sum(axis=1)
     shares = counts / np.where(faces > 0, faces, np.nan)[:, None]
-    figure = _figure(width := max(13.0, 0.85 * len(names)), 0.48 * width)
+    figure = make_figure(width := max(13.0, 0.85 * len(names)), 0.48 * width)
     left, right = figure.subplots(1, 2)
     cell = 72 * (width / 2 - 1.3) / len(names)  # 1.3 inches beside each matrix hold the names
     # The square root keeps rare classes visible beside one with a hundred times their faces.
@@ -107,7 +111,7 @@ def plot_confusion(confusion: np.ndarray, path: FilePath, names: Sequence[str]) 
         ax.set_xticks(range(len(names)), names, rotation=40, ha="right", parse_math=False)
         ax.set_yticks(range(len(names)), names, parse_math=False)
     left.set_ylabel("true", color=MUTED)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_labels(counts: Mapping[str, np.ndarray], path: FilePath, names: Sequence[str]) -> Path:
@@ -118,14 +122,14 @@ def plot_labels(counts: Mapping[str, np.ndarray], path: FilePath, names: Sequenc
       path: the picture to write.
       names: the K classes.
     """
-    figure = _figure(1.3 + 4.2 * max(len(counts), 1), 1.2 + 0.36 * len(names))
+    figure = make_figure(1.3 + 4.2 * max(len(counts), 1), 1.2 + 0.36 * len(names))
     axes = figure.subplots(1, max(len(counts), 1), squeeze=False, sharey=True)[0]
     for ax, (split, faces) in zip(axes, counts.items(), strict=False):
         faces = np.asarray(faces, np.float64)
         if faces.shape != (len(names),):
             raise ValueError(f"{split} has counts {faces.shape} for {len(names)} names")
         total = faces.sum()
-        _style(ax, f"{split}: {total:,.0f} faces")
+        style(ax, f"{split}: {total:,.0f} faces")
         ax.grid(False)
         ax.spines["bottom"].set_visible(False)
         bars = ax.barh(range(len(names)), faces, color=VAL, height=0.72)
@@ -135,7 +139,7 @@ def plot_labels(counts: Mapping[str, np.ndarray], path: FilePath, names: Sequenc
         ax.set(xticks=[], xlim=(0, 1.5 * max(faces.max(), 1)))
     axes[0].set_yticks(range(len(names)), names, parse_math=False)
     axes[0].invert_yaxis()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def contact_sheet(
@@ -168,7 +172,7 @@ def contact_sheet(
     columns = min(columns, count)
     size = (gap + math.ceil(count / columns) * row_height, gap + columns * (cell + gap))
     canvas = np.full((*size, 3), 255, np.uint8)
-    figure = _figure((size[1] + 0.01) / DPI, (size[0] + 0.01) / DPI, laid_out=False)
+    figure = make_figure((size[1] + 0.01) / DPI, (size[0] + 0.01) / DPI, laid_out=False)
     for index, (picture, caption) in enumerate(zip(images, captions, strict=True)):
         top = gap + index // columns * row_height
         left = gap + index % columns * (cell + gap) + (cell - width * factor) // 2
@@ -181,14 +185,14 @@ def contact_sheet(
             figure.text(x, y, text, color=color, size=text_size * 72 / DPI, ha="center",
                         va="baseline", parse_math=False)  # fmt: skip
     figure.figimage(canvas, origin="upper")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def summary_table(summary: Mapping[str, Any], names: Sequence[str]) -> Table:
     """Build the table of an evaluation, to print with rich.
 
     Args:
-      summary: `loss`, `accuracy` and `macro_f1` (floats), and per class `[K]` `count`,
+      summary: `loss`, `accuracy`, `macro_f1` and `ece` (floats), and per class `[K]` `count`,
         `precision`, `recall` and `f1`. Scores lie in 0..1; NaN is shown as a dash.
       names: the K classes.
     """
@@ -197,7 +201,7 @@ def summary_table(summary: Mapping[str, Any], names: Sequence[str]) -> Table:
 
     loss = f"{summary['loss']:.4f}" if math.isfinite(summary["loss"]) else "-"
     accuracy, f1 = (_percent(summary[key], " %") for key in ("accuracy", "macro_f1"))
-    title = f"accuracy {accuracy}   macro-F1 {f1}   loss {loss}"
+    title = f"accuracy {accuracy}   macro-F1 {f1}   loss {loss}   ECE {summary['ece']:.3f}"
     table = Table(title=title, title_style="bold", title_justify="left", min_width=len(title))
     table.add_column("emotion")
     for column in ("faces", "precision", "recall", "F1"):
@@ -251,38 +255,6 @@ def _draw_matrix(ax: Axes, shades: np.ndarray, texts: Sequence[Sequence[str]], c
     ax.grid(which="minor", color=GRID, lw=1)
     ax.tick_params(which="both", length=0, labelcolor=INK, labelsize=10)
     ax.spines[:].set_visible(False)
-
-
-def _figure(width: float, height: float, *, laid_out: bool = True) -> Figure:
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.07, wspace=0.02) if laid_out else None
-    return Figure((width, height), dpi=DPI, layout=layout, facecolor="white")
-
-
-def _style(ax: Axes, title: str) -> None:
-    ax.set_facecolor("white")
-    ax.set_title(title, color=INK, fontsize=11, loc="left", parse_math=False)
-    ax.grid(True, color=GRID, lw=0.8)
-    ax.set_axisbelow(True)
-    ax.tick_params(length=0, labelcolor=INK, labelsize=9)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.spines["bottom"].set_color(GRID)
-
-
-def _save(figure: Figure, path: FilePath) -> Path:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DPI)
-    return _write(Path(path), picture.getvalue())
-
-
-def _write(path: Path, content: bytes) -> Path:
-    # In one move: a run that is killed here keeps the picture of the epoch before.
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_bytes(content)
-    os.replace(fresh, path)
-    return path
 
 
 def _label(key: str) -> str:

@@ -147,12 +147,18 @@ def _start(
             f"data.dir: '{workdir}' was trained on other faces than '{config.data.dir}' "
             "holds; use another --workdir, or the same data"
         )
+    running = meta.get("running")
+    if not isinstance(running, dict) or running.keys() != vars(metrics.empty(1)).keys():
+        raise EmotionError(
+            f"'{workdir}' was begun by another version, which counted otherwise; use another "
+            "--workdir (predict.py reads this one)"
+        )
     say(f"resumed from step {step}")
-    return state, metrics.Metrics(*(np.array(x) for x in meta["running"]))
+    return state, metrics.Metrics(**{key: np.array(x) for key, x in running.items()})
 
 
 def _meta(experiment: Experiment, epoch: int, running: metrics.Metrics) -> dict[str, Any]:
-    sums = [np.asarray(x).tolist() for x in jax.tree.leaves(running)]
+    sums = {key: np.asarray(x).tolist() for key, x in vars(running).items()}
     data = experiment.fingerprint
     return {**experiment.meta, "data": data, "epoch": epoch, "running": sums}
 
@@ -174,7 +180,7 @@ def _row(
         "train/loss": train["loss"],
         "train/accuracy": train["accuracy"],
         "train/skipped": int(trained.skipped),
-        **{f"val/{name}": val[name] for name in ("loss", "accuracy", "macro_f1")},
+        **{f"val/{name}": val[name] for name in ("loss", "accuracy", "macro_f1", "nll", "ece")},
         **{f"val/recall/{name}": value for name, value in recall.items()},
         # A skipped step does not move the schedule on.
         "learning_rate": float(experiment.schedule(step - 1 - lost)),

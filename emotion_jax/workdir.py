@@ -59,6 +59,30 @@ def compare_config(config: Any, workdir: Path) -> None:
             )
 
 
+def read_config(workdir: Path) -> Any:
+    """The config of the run in a folder; keys that came after it have their defaults.
+
+    Raises:
+      EmotionError: there is none, or it is not ours.
+    """
+    from emotion_jax.config import default_config, flatten
+
+    path = workdir / CONFIG
+    try:
+        stored = json.loads(path.read_text())
+        config, known = default_config(), dict(flatten(default_config()))
+        # Each network has options of its own.
+        config.model = {"name": stored["model"]["name"]}
+        config.model.unlock()
+        for key, value in _flat(stored).items():
+            section, _, name = key.rpartition(".")
+            value = tuple(value) if isinstance(known.get(key), tuple) else value
+            (config[section] if section else config)[name] = value
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EmotionError(f"'{path}' is not a run's config ({error}); name its folder") from error
+    return config
+
+
 def write_config(config: Any, workdir: Path) -> None:
     """Writes `config.json`: once the run can begin, so that a refused config binds nobody."""
     try:

@@ -14,7 +14,8 @@ HEAVY = ("tensorflow", "tensorflow_datasets", "cv2", "dlib", "orbax", "matplotli
 # From the ground up; a module imports from its own floor and those below, and never in a circle.
 FLOORS = (
     {"errors", "labels", "atomic"},
-    {"models", "preprocess", "augmentation", "losses", "metrics", "optim", "winograd"},
+    {"calibration", "models", "preprocess", "augmentation", "losses", "metrics", "optim"}
+    | {"winograd"},
     {"steps"},
     {
         "checkpoint",
@@ -39,7 +40,7 @@ FLOORS = (
         "window",
         "logs",
     }
-    | {"report", "data", "weights", "hdf5_layers"},
+    | {"figures", "report", "reliability", "data", "weights", "hdf5_layers"},
     {"inference", "analysis", "pictures", "keras_files"},
     {"film", "labeller", "recorder", "live"},
     {"experiment", "export", "initial"},

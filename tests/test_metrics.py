@@ -1,12 +1,15 @@
 """Metrics against scikit-learn, and as sums that add up."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn import metrics as reference
 
-from emotion_jax.metrics import Metrics, empty, measure, merge, summarize, to_host
+from emotion_jax.metrics import BINS, empty, measure, merge, summarize, to_host
 
 CLASSES = 6
 
@@ -73,8 +76,10 @@ def test_parts_merge_to_the_whole():
 
 def test_whole_epochs_add_up_exactly():
     """In float32 a sum stops at 2**24 examples."""
-    many = Metrics(jnp.float32(2**24), jnp.float32(2**24), jnp.full((2, 2), 2**22, jnp.float32))
-    one = Metrics(jnp.float32(1), jnp.float32(1), jnp.eye(2, dtype=jnp.float32) / 2)
+    many, one = (
+        jax.tree.map(lambda x, count=count: jnp.full(x.shape, count, jnp.float32), empty(2))
+        for count in (2**24, 1)
+    )
     total = merge(to_host(many), to_host(one))
     assert total.weight == total.loss == 2**24 + 1
     assert all(x.dtype == np.float64 for x in jax.tree.leaves(total))
@@ -83,7 +88,8 @@ def test_whole_epochs_add_up_exactly():
 def test_nan_where_there_is_nothing_to_count():
     # Class 0 as it should be, 1 never predicted, 2 predicted but without examples, 3 neither.
     confusion = np.array([[4, 0, 1, 0], [3, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]], float)
-    got = summarize(Metrics(np.float64(16.0), np.float64(8.0), confusion))
+    sums = {"loss": np.float64(16.0), "weight": np.float64(8.0), "confusion": confusion}
+    got = summarize(dataclasses.replace(empty(4), **sums))
     nan = np.nan
     np.testing.assert_allclose(got["recall"], [4 / 5, 0, nan, nan])
     np.testing.assert_allclose(got["precision"], [4 / 7, nan, 0, nan])
@@ -98,6 +104,49 @@ def test_no_examples_is_nan_without_a_warning(recwarn):
     padding = to_host(measure(logits, labels, np.zeros(9, np.float32), losses))
     for metrics in (empty(CLASSES), padding, merge(empty(CLASSES), padding)):
         got = summarize(metrics)
-        assert all(np.isnan(got[name]) for name in ("loss", "accuracy", "macro_f1"))
+        assert all(np.isnan(got[name]) for name in ("loss", "nll", "ece", "accuracy", "macro_f1"))
         assert np.isnan(got["recall"]).all() and not got["count"].any()
     assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
+
+
+def expected_calibration_error(probs, true, weight):
+    """As Guo et al. define it, bin by bin and face by face; a bin holds its upper edge."""
+    error = 0.0
+    for b in range(BINS):
+        count = confidence = right = 0.0
+        for p, t, w in zip(probs, true, weight, strict=True):
+            if b / BINS < p.max() <= (b + 1) / BINS:
+                count, confidence, right = (
+                    count + w,
+                    confidence + w * p.max(),
+                    right + w * (p.argmax() == t),
+                )
+        if count:
+            error += count / weight.sum() * abs(right / count - confidence / count)
+    return error
+
+
+@pytest.mark.parametrize("scale", [0.3, 1, 6])
+def test_calibration_is_a_plain_loop_s(scale):
+    logits, labels, weight, losses = draw(np.random.default_rng(4), 400)
+    logits *= np.float32(scale)
+    probs, true = np.asarray(jax.nn.softmax(logits)), labels.argmax(1)
+    metrics = to_host(jax.jit(measure)(logits, labels, weight, losses))
+    got = summarize(metrics)
+    assert got["ece"] == pytest.approx(expected_calibration_error(probs, true, weight), rel=1e-4)
+    real = weight > 0
+    exact = softmax(logits[real].astype(np.float64), axis=1)  # sklearn clips at the type's epsilon
+    nll = reference.log_loss(true[real], exact, sample_weight=weight[real], labels=range(CLASSES))
+    assert got["nll"] == pytest.approx(nll, rel=1e-4)
+    np.testing.assert_allclose(metrics.bins[:, 0].sum(), weight.sum(), rtol=1e-5)
+    parts = [measure(*(x[i::3] for x in (logits, labels, weight, losses))) for i in range(3)]
+    total = merge(merge(*map(to_host, parts[:2])), to_host(parts[2]))
+    np.testing.assert_allclose(total.bins, metrics.bins, rtol=1e-5, atol=1e-5)
+
+
+def test_a_sure_answer_falls_into_the_last_bin():
+    logits = np.array([[99.0, 0, 0], [0, 0, 99]], np.float32)
+    labels = np.eye(3, dtype=np.float32)[[0, 0]]
+    metrics = measure(logits, labels, np.ones(2), np.zeros(2))
+    np.testing.assert_array_equal(metrics.bins[-1], [2, 2, 1])
+    assert summarize(metrics)["ece"] == 0.5

@@ -216,13 +216,13 @@ def test_a_contact_sheet_refuses_what_is_no_batch(tmp_path, images, captions):
 def test_summary_table_shows_each_class_and_dashes():
     nan = float("nan")
     summary = {
-        "loss": 1.18712, "accuracy": 0.612, "macro_f1": 0.5, "count": [1200.0, 0.0],
+        "loss": 1.18712, "accuracy": 0.612, "macro_f1": 0.5, "ece": 0.0712, "count": [1200.0, 0.0],
         "recall": [0.75, nan], "precision": [0.5, nan], "f1": [0.6, nan],
     }  # fmt: skip
     file = io.StringIO()
     Console(file=file, width=80).print(report.summary_table(summary, ["[red]x", "contempt"]))
     said = file.getvalue()
-    assert "accuracy 61.2 %   macro-F1 50.0 %   loss 1.1871" in said
+    assert "accuracy 61.2 %   macro-F1 50.0 %   loss 1.1871   ECE 0.071" in said
     cells = [line.replace("│", " ").split() for line in said.splitlines()]
     assert "[red]x 1,200 50.0 % 75.0 % 60.0 %".split() in cells
     assert "contempt 0 - - -".split() in cells

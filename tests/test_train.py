@@ -4,14 +4,17 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from scipy.special import softmax
+from sklearn.metrics import log_loss
 
-from emotion_jax import conclude, models, train
+from emotion_jax import conclude, export, models, train
 from emotion_jax.checkpoint import Checkpoints
 from emotion_jax.config import default_config
 from emotion_jax.data.arrays import Arrays, save_arrays
@@ -106,9 +109,15 @@ def test_a_run_learns_and_leaves_everything_behind(finished):
         3,
     ]
     assert got[-1]["train/loss"] < got[0]["train/loss"]
-    pictures = ["results", "confusion_matrix", "labels", "train_batch", "val_predictions"]
+    pictures = ["results", "confusion_matrix", "reliability", "labels", "train_batch"]
     expected = {f"{name}.png" for name in pictures}
-    expected |= {"config.json", "metrics.jsonl", "results.csv", "checkpoints"}
+    expected |= {
+        "val_predictions.png",
+        "config.json",
+        "metrics.jsonl",
+        "results.csv",
+        "checkpoints",
+    }
     assert expected <= {path.name for path in finished.iterdir()}
     assert list(finished.rglob("events.out.tfevents*"))
     steps = {int(path.name) for path in (finished / "checkpoints").iterdir() if path.is_dir()}
@@ -356,6 +365,30 @@ def test_a_second_run_in_the_same_workdir_is_refused(faces, tmp_path):
     with locked(tmp_path), pytest.raises(EmotionError, match="a run is under way"):
         train.train_and_evaluate(make_config(faces), tmp_path)
     assert not (tmp_path / "config.json").exists()
+
+
+def test_export_calibrates_on_the_run_s_validation_faces(
+    faces, finished, tmp_path, monkeypatch, capsys
+):
+    words = [f"--model={finished}", f"--output={tmp_path}", "--calibrate"]
+    monkeypatch.setattr(sys, "argv", ["export", *words])
+    export.main()
+    said = capsys.readouterr().out
+    temperature = json.loads((tmp_path / "config.json").read_text())["temperature"]
+    assert f"{VALIDATION} validation faces, temperature {temperature:g}:" in said
+    split = make_experiment(make_config(faces)).splits["validation"]
+    images, true = split.read(np.arange(len(split))), split.labels.argmax(1)
+    # The answers at temperature 1 hold the logits but for a sum, which no temperature minds.
+    before = np.log(load_predictor(finished)(images))
+
+    def nll(temperature):
+        return log_loss(true, softmax(before.astype(float) / temperature, axis=1), labels=range(8))
+
+    assert nll(temperature) < min(nll(1.02 * temperature), nll(0.98 * temperature), nll(1))
+    assert f"before  calibration error {best_row(rows(finished))['val/ece']:.4f}" in said
+    # Kernels are in float16: an answer may turn on a face between two emotions.
+    after = load_predictor(tmp_path)(images)
+    assert (after.argmax(1) == before.argmax(1)).mean() > 0.9
 
 
 def test_a_run_begins_from_weights_and_resumes_without_them(faces, finished, tmp_path):
