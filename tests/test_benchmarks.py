@@ -85,9 +85,9 @@ def train(levers, *, model=NARROW, count=2, spec=SPEC):
             pull.intercept(stack, levers)
             return step(state, batch, jax.random.key(1))[0]
 
-    step = jax.jit(with_levers)
+    compiled = jax.jit(with_levers)
     for _ in range(count):
-        state = step(state)
+        state = compiled(state)
     return state.params, state.batch_stats
 
 
