@@ -59,8 +59,8 @@ def test_counted_flops_are_those_that_xla_counts(name):
     assert training_flops(name) < 3 * sum(layer.flops for layer in layers(name))
 
 
-SPEC = ImageSpec(size=28)
-NARROW = SimpleNetV2(width=1 / 8, dropout=(0.0, 0.0))
+SPEC = ImageSpec(size=26)
+NARROW = SimpleNetV2(width=1 / 16, dropout=(0.0, 0.0))
 
 
 def train(levers, *, model=NARROW, count=2, spec=SPEC):
