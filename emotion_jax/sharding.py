@@ -32,8 +32,9 @@ def join_processes() -> None:
         os.environ.setdefault("JAX_COORDINATOR_BIND_ADDRESS", address)
     try:
         names = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
-        found = {word: name for word, name in names.items() if name in os.environ}
-        given: dict[str, Any] = {word: int(os.environ[name]) for word, name in found.items()}
+        given: Any = {
+            word: int(os.environ[name]) for word, name in names.items() if name in os.environ
+        }
         jax.distributed.initialize(**given)
     except (ValueError, RuntimeError) as error:
         what = str(error).splitlines()[0].rstrip(". ")
