@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-WINDOWS = 9
+# Windows of steps whose median counts: fewer where a single step takes long.
+FEWEST, MOST = 3, 9
 
 
 def time_steps(
@@ -32,9 +33,11 @@ def time_steps(
     first = _timed(step, wait, 1)
     # Not the first after compiling: it may still tune, and fills caches.
     _timed(step, wait, 1)
-    count = max(1, round(seconds / WINDOWS / _timed(step, wait, 1)))
-    windows = [_timed(step, wait, count) / count for _ in range(WINDOWS)]
-    median, (low, _, high) = statistics.median(windows), statistics.quantiles(windows, n=4)
+    once = _timed(step, wait, 1)
+    windows = min(max(FEWEST, round(seconds / once)), MOST)
+    count = max(1, round(seconds / windows / once))
+    times = [_timed(step, wait, count) / count for _ in range(windows)]
+    median, (low, _, high) = statistics.median(times), statistics.quantiles(times, n=4)
     spread = (high - low) / median
     return {"step_s": median, "spread": spread, "compile_s": max(first - median, 0.0)}
 

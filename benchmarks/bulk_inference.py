@@ -1,0 +1,98 @@
+"""Faces a second for a great many crops: the predictor, in float32 and bfloat16.
+
+    python benchmarks/bulk_inference.py [--faces=4096] [--model=RUN] [--width=1]
+
+From uint8 crops in memory, of the network's own size, to probabilities in memory: what reading
+pictures and finding faces cost comes on top. Without `--model` it is a SimpleNetV2 of that width
+at 64 pixels that has seen nothing: the time is the same. Beside the predictor: the bare network,
+its crops already on the device, in batches of the sizes given. Medians of the rounds, taken in
+turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from measuring import processor
+
+import emotion_jax as ej
+from emotion_jax.errors import run
+from emotion_jax.inference import Predictor, make_meta
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="a workdir, a checkpoint or the name of shipped weights")
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--faces", type=int, default=4096)
+    parser.add_argument("--batch", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    flags = parser.parse_args()
+    given = ej.load_predictor(flags.model) if flags.model else make_predictor(flags.width)
+    size = given.spec.size
+    faces = np.random.default_rng(0).integers(0, 256, (flags.faces, size, size, 3), np.uint8)
+    readers: dict[str, Callable[[], Any]] = {}
+    for dtype in flags.dtype:
+        model = given.model.clone(dtype=getattr(jnp, dtype))
+        predictor = Predictor(model, given.variables, given.spec, meta=given.meta)
+        readers[f"predictor, {dtype}"] = partial(predictor, faces)
+        for batch in flags.batch:
+            if batch <= flags.faces:
+                name = f"network alone, {dtype}, batches of {batch}"
+                readers[name] = network_alone(predictor, faces, batch)
+    for read in readers.values():
+        read()  # compiles
+    spent: dict[str, list[float]] = {name: [] for name in readers}
+    for _ in range(flags.rounds):
+        for name, read in readers.items():
+            begun = time.perf_counter()
+            read()
+            spent[name].append(time.perf_counter() - begun)
+    device = jax.devices()[0]
+    print(processor() if device.platform == "cpu" else device.device_kind, end="; ")
+    print(f"{flags.faces} faces of {size} pixels, medians of {flags.rounds}, faces/s")
+    for name, times in spent.items():
+        done = flags.faces
+        if "batches of" in name:
+            batch = int(name.split()[-1])
+            done = flags.faces // batch * batch
+        print(f"{name:<44}{done / statistics.median(times):>10.0f}")
+    first, *others = (read() for name, read in readers.items() if name.startswith("predictor"))
+    for other in others:
+        print(f"largest difference of a probability: {np.abs(other - first).max():.4f}")
+
+
+def make_predictor(width: float) -> Predictor:
+    """A SimpleNetV2 whose parameters are drawn by chance."""
+    model, spec = ej.SimpleNetV2(width=width), ej.ImageSpec(size=64)
+    image = jnp.zeros((1, spec.size, spec.size, spec.channels))
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), image)
+    meta = make_meta("simplenet", {"width": width}, spec)
+    return Predictor(model, variables, spec, meta=meta)
+
+
+def network_alone(predictor: Predictor, faces: np.ndarray, size: int) -> Callable[[], Any]:
+    """The network over whole batches that lie on the device; the ragged end is left out."""
+    whole = len(faces) // size
+    batches = jax.device_put(list(faces[: whole * size].reshape(whole, size, *faces.shape[1:])))
+    network = jax.jit(partial(ej.predict_probs, model=predictor.model, spec=predictor.spec))
+
+    def read() -> Any:
+        return jax.block_until_ready([network(predictor.variables, batch) for batch in batches])
+
+    return read
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

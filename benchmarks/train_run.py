@@ -1,0 +1,161 @@
+"""How much of the bare step's speed a whole run keeps, streamed and resident.
+
+    python benchmarks/train_run.py [--config=configs/quickstart.py] [--faces=20000]
+        [--set KEY=VALUE ...]
+
+Trains through the same function as `launch.py`, augmentation, evaluation and checkpoints included,
+a process for each feed. Beside it, the bare step: the same compiled function on one batch that
+stays on the device. Columns, faces/s: the bare step; the run's training alone, as its log says;
+epochs from end to end, evaluation and checkpoint included. The first epoch, which compiles, is left
+out.
+
+With TensorFlow the faces are drawn people in a build, decoded from PNGs as they stream. Without it
+they are noise in an array file, and streaming only carries them to the device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import runpy
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measuring import processor, serve, time_steps
+
+HERE = Path(__file__).parent
+
+
+def main() -> int:
+    """Measure both feeds and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default=str(HERE.parent / "configs" / "quickstart.py"))
+    parser.add_argument("--faces", type=int, default=20_000, help="to train on; an eighth more")
+    parser.add_argument("--epochs", type=int, default=3, help="the first is not counted")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes")
+    parser.add_argument("--output", type=Path, help="a JSON file for the rows")
+    flags = parser.parse_args()
+    if flags.epochs < 2:
+        parser.error("--epochs: the first is not counted; give 2 or more")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        words = {"config": flags.config, "faces": flags.faces, "epochs": flags.epochs}
+        for feed in ("resident", "stream"):
+            request = json.dumps({**words, "changes": flags.changes, "feed": feed, "at": folder})
+            command = [sys.executable, __file__, request]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+            if done.returncode:
+                return done.returncode
+            rows.append({"feed": feed, **json.loads(done.stdout.splitlines()[-1])})
+    print(f"{rows[0]['device']}; {rows[0]['faces']}, batches of {rows[0]['batch']}; faces/s")
+    print(f"{'feed':<10}{'bare step':>11}{'training':>11}{'kept':>7}{'epochs':>11}{'kept':>7}")
+    for row in rows:
+        step, kept = row["step"], (f"{row[k] / row['step']:.2f}" for k in ("training", "epochs"))
+        cells = f"{row['training']:>11.0f}{next(kept):>7}{row['epochs']:>11.0f}{next(kept):>7}"
+        print(f"{row['feed']:<10}{step:>11.0f}{cells}")
+    if flags.output:
+        flags.output.parent.mkdir(parents=True, exist_ok=True)
+        flags.output.write_text(json.dumps(rows, indent=1) + "\n")
+    return 0
+
+
+def work(
+    config: str, faces: int, epochs: int, changes: list[str], feed: str, at: str
+) -> dict[str, Any]:
+    """One feed, in a process of its own."""
+    import jax
+
+    from emotion_jax import train
+
+    settings = runpy.run_path(config)["get_config"]()
+    settings.update({"num_epochs": epochs, "data": {"feed": feed}})
+    described = make_faces(settings, faces, at)
+    for change in changes:
+        key, _, value = change.partition("=")
+        old = settings
+        for name in key.split("."):
+            old = old[name]
+        # As its old value: a number, a string or, of true and false, the word.
+        new = value == "true" if isinstance(old, bool) else type(old)(value)
+        settings.update_from_flattened_dict({key: new})
+    step = bare_step(settings)
+    ends = [time.perf_counter()]
+
+    class Log(train.MetricsLog):
+        """The run's own, which also looks at the clock at each epoch's end."""
+
+        def write(self, row: Any) -> None:
+            super().write(row)
+            ends.append(time.perf_counter())
+
+    train.MetricsLog = Log
+    workdir = Path(at, feed)
+    train.train_and_evaluate(settings, workdir)
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    trained = [json.loads(line)["images_per_s"] for line in lines][1:]
+    per_epoch = faces // settings.batch_size * settings.batch_size
+    device = jax.devices()[0]
+    return {
+        "step": step,
+        "training": float(np.median(trained)),
+        "epochs": per_epoch * (epochs - 1) / (ends[-1] - ends[1]),
+        "batch": settings.batch_size,
+        "faces": described,
+        "device": processor() if device.platform == "cpu" else device.device_kind,
+    }
+
+
+def make_faces(config: Any, count: int, at: str) -> str:
+    """Points the config to `count` faces, an eighth more to evaluate on; says what they are."""
+    more = count // 8
+    if importlib.util.find_spec("tensorflow"):
+        drawn = {"source": "drawn_faces", "train_faces": count, "val_faces": more, "cache_dir": at}
+        config.data.update(drawn)
+        return f"{count} drawn faces of {config.image_size} pixels"
+    from emotion_jax.data.arrays import Arrays, save_arrays
+
+    path = Path(at, "faces.npz")
+    if not path.exists():
+        rng = np.random.default_rng(0)
+        shape = (count + more, config.image_size, config.image_size, 3)
+        split = np.repeat([0, 1], [count, more]).astype(np.uint8)
+        labels = rng.integers(0, 8, count + more)
+        save_arrays(path, Arrays(rng.integers(0, 256, shape, np.uint8), split, labels=labels))
+    config.data.update({"source": "arrays", "dir": str(path), "holdout": 0.0})
+    return f"{count} faces of noise of {config.image_size} pixels"
+
+
+def bare_step(config: Any) -> float:
+    """Faces/s of the run's own compiled step, on one batch over and over."""
+    import jax
+
+    from emotion_jax.data.pipeline import make_feed
+    from emotion_jax.experiment import make_experiment
+
+    experiment = make_experiment(config)
+    feed = make_feed("stream", experiment.splits["train"], experiment.mesh)
+    state, key = experiment.init_state(), jax.random.key(0)
+    compiled = experiment.compile_train_step(feed)
+    arguments = next(iter(feed(experiment.epoch_order(0)[:1])))
+
+    def step() -> Any:
+        nonlocal state
+        state, measured = compiled(state, arguments, key)
+        return measured
+
+    return config.batch_size / time_steps(step, jax.block_until_ready, seconds=5.0)["step_s"]
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2 and sys.argv[1].startswith("{"):
+        serve(work)
+    else:
+        sys.exit(main())
