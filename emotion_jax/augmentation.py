@@ -12,6 +12,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from emotion_jax import conditions, geometry
 from emotion_jax.preprocess import Batch, luminance
 
 
@@ -29,6 +30,10 @@ class Augmentation:
       brightness: intensities are multiplied by 1 - b .. 1 + b.
       contrast: distances from the picture's mean are multiplied by 1 - c .. 1 + c.
       grey: probability of dropping the colour.
+      glasses: probability of glasses: clear, dark, or with a window mirrored in them.
+      darkness: probability of losing up to seven eighths of the light, and of a camera's noise.
+      backlight: probability of a bright window behind the head.
+      blur: probability of being out of focus, or moving.
       erase: probability of painting over a rectangle (Zhong et al., arXiv 1708.04896).
       erase_area: largest share of the picture that the rectangle covers.
       mixup: alpha of Beta(alpha, alpha) (Zhang et al., arXiv 1710.09412); 0 is off.
@@ -42,73 +47,13 @@ class Augmentation:
     brightness: float = 0.0
     contrast: float = 0.0
     grey: float = 0.0
+    glasses: float = 0.0
+    darkness: float = 0.0
+    backlight: float = 0.0
+    blur: float = 0.0
     erase: float = 0.0
     erase_area: float = 0.25
     mixup: float = 0.0
-
-
-def identity() -> jax.Array:
-    """The matrix that moves nothing, `[3, 3]`: of (y, x, 1), pixel centres at whole numbers."""
-    return jnp.eye(3)
-
-
-def flip_matrix(width: int, do: jax.Array | bool = True) -> jax.Array:
-    """Mirrors left and right where `do`."""
-    mirror = jnp.array([[1.0, 0, 0], [0, -1, width - 1], [0, 0, 1]])
-    return jnp.where(do, mirror, identity())
-
-
-def translate_matrix(dy: jax.Array | float, dx: jax.Array | float) -> jax.Array:
-    """Moves the picture's content by `dy` pixels down and `dx` right."""
-    return identity().at[0, 2].set(-dy).at[1, 2].set(-dx)
-
-
-def rotate_matrix(height: int, width: int, degrees: jax.Array | float) -> jax.Array:
-    """Turns the content counter-clockwise about the picture's centre."""
-    a = jnp.deg2rad(degrees)
-    cos, sin = jnp.cos(a), jnp.sin(a)
-    cy, cx = (height - 1) / 2, (width - 1) / 2
-    # Output to source is the inverse turn; y points down.
-    return jnp.array(
-        [
-            [cos, sin, cy - cos * cy - sin * cx],
-            [-sin, cos, cx + sin * cy - cos * cx],
-            [jnp.zeros_like(a), jnp.zeros_like(a), jnp.ones_like(a)],
-        ]
-    )
-
-
-def crop_matrix(
-    height: int,
-    width: int,
-    *,
-    top: jax.Array | float,
-    left: jax.Array | float,
-    crop_height: jax.Array | float,
-    crop_width: jax.Array | float,
-) -> jax.Array:
-    """Enlarges a rectangle, in pixels from the top left corner, to the whole picture."""
-    sy, sx = crop_height / height, crop_width / width
-    # Corners map to corners: the centre of output pixel i lies at (i + 1/2) * s - 1/2.
-    m = identity().at[0, 0].set(sy).at[1, 1].set(sx)
-    return m.at[0, 2].set(top + sy / 2 - 0.5).at[1, 2].set(left + sx / 2 - 0.5)
-
-
-def warp(image: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Resamples a float image `[H, W, C]` bilinearly; outside it, its border repeats.
-
-    `matrix` `[3, 3]` maps an output pixel's (y, x, 1) to source coordinates.
-    """
-    height, width, _ = image.shape
-    y, x = jnp.mgrid[:height, :width].astype(matrix.dtype)
-    sy = jnp.clip(matrix[0, 0] * y + matrix[0, 1] * x + matrix[0, 2], 0, height - 1)
-    sx = jnp.clip(matrix[1, 0] * y + matrix[1, 1] * x + matrix[1, 2], 0, width - 1)
-    top, left = jnp.floor(sy).astype(int), jnp.floor(sx).astype(int)
-    fy, fx = (sy - top)[..., None], (sx - left)[..., None]
-    bottom, right = jnp.minimum(top + 1, height - 1), jnp.minimum(left + 1, width - 1)
-    upper = image[top, left] * (1 - fx) + image[top, right] * fx
-    lower = image[bottom, left] * (1 - fx) + image[bottom, right] * fx
-    return upper * (1 - fy) + lower * fy
 
 
 def adjust_brightness(image: jax.Array, factor: jax.Array | float) -> jax.Array:
@@ -144,7 +89,7 @@ def erase(
 
 def _random_geometry(key: jax.Array, height: int, width: int, config: Augmentation) -> jax.Array:
     flip, area, aspect, place, shift, angle = jax.random.split(key, 6)
-    matrix = identity()
+    matrix = geometry.identity()
     if config.crop_area < 1:
         share = jax.random.uniform(area, minval=config.crop_area, maxval=1.0)
         # No wider or taller than the picture: a large share leaves little room for an aspect.
@@ -153,7 +98,7 @@ def _random_geometry(key: jax.Array, height: int, width: int, config: Augmentati
         h = height * jnp.sqrt(share * jnp.exp(-log_aspect))
         w = width * jnp.sqrt(share * jnp.exp(log_aspect))
         v = jax.random.uniform(place, (2,))
-        matrix = matrix @ crop_matrix(
+        matrix = matrix @ geometry.crop_matrix(
             height,
             width,
             top=v[0] * (height - h),
@@ -163,11 +108,11 @@ def _random_geometry(key: jax.Array, height: int, width: int, config: Augmentati
         )
     if config.rotate:
         degrees = config.rotate * jax.random.uniform(angle, minval=-1.0)
-        matrix = matrix @ rotate_matrix(height, width, degrees)
+        matrix = matrix @ geometry.rotate_matrix(height, width, degrees)
     if config.translate:
         v = config.translate * jax.random.uniform(shift, (2,), minval=-1.0)
-        matrix = matrix @ translate_matrix(v[0] * height, v[1] * width)
-    return matrix @ flip_matrix(width, jax.random.bernoulli(flip, config.flip))
+        matrix = matrix @ geometry.translate_matrix(v[0] * height, v[1] * width)
+    return matrix @ geometry.flip_matrix(width, jax.random.bernoulli(flip, config.flip))
 
 
 def _random_erase(key: jax.Array, image: jax.Array, config: Augmentation) -> jax.Array:
@@ -190,15 +135,64 @@ def _random_erase(key: jax.Array, image: jax.Array, config: Augmentation) -> jax
     return jnp.where(jax.random.bernoulli(do, config.erase), erased, image)
 
 
+def _random_glasses(key: jax.Array, image: jax.Array) -> jax.Array:
+    height, width, _ = image.shape
+    place, numbers = jax.random.split(key)
+    # Nobody's eyes are the mean's: off by 4 % of the side, both together and each for itself.
+    moved = 0.04 * jax.random.normal(place, (3, 2))
+    eyes = (jnp.array(conditions.EYES) + 0.5 * moved[:2] + moved[2]) * jnp.array([height, width])
+    kind, size, frame, value, tint, glare, slope = jax.random.uniform(numbers, (7,))
+    return conditions.wear_glasses(
+        image,
+        eyes,
+        size=0.32 + 0.16 * size,
+        frame=0.03 + 0.12 * frame**2,
+        # Most frames are dark, some of bright metal.
+        frame_value=jnp.where(value < 0.8, 75 * value, 255 * value),
+        # Half are clear, a quarter dark, a quarter mirror.
+        tint=jnp.where((kind > 0.5) & (kind < 0.75), 0.4 + 0.6 * tint, 0.1 * tint),
+        glare=jnp.where(kind >= 0.75, 0.15 + 0.9 * glare, 0.0),
+        glare_slope=2 * slope - 1,
+    )
+
+
+def _random_light(key: jax.Array, image: jax.Array, config: Augmentation) -> jax.Array:
+    """Darkness, backlight and blur, in the order in which they come about."""
+    height, width, _ = image.shape
+    keys = jax.random.split(key, 6)
+    if config.backlight:
+        lit = conditions.light_from_behind(image, jax.random.uniform(keys[0], maxval=1.1))
+        image = jnp.where(jax.random.bernoulli(keys[1], config.backlight), lit, image)
+    if config.blur:
+        # Up to 5 % of the side each way: little more is left than of a face of 12 pixels.
+        across, down = 0.05 * jax.random.uniform(keys[2], (2,))
+        blurred = conditions.blur(image, across * width, down * height)
+        image = jnp.where(jax.random.bernoulli(keys[3], config.blur), blurred, image)
+    if config.darkness:
+        stops, grain, noise = jax.random.split(keys[4], 3)
+        light = 2.0 ** -jax.random.uniform(stops, maxval=3.0)
+        sigma = jax.random.uniform(grain, maxval=3.0)
+        noise = sigma * jax.random.normal(noise, (height, width, 1))
+        dark = conditions.darken(image, light, noise)
+        image = jnp.where(jax.random.bernoulli(keys[5], config.darkness), dark, image)
+    return image
+
+
 def augment_image(image: jax.Array, key: jax.Array, config: Augmentation) -> jax.Array:
     """Draws one altered copy of a float image `[H, W, C]`, intensities 0..255."""
-    geometry, bright, contrast, grey, rectangle = jax.random.split(key, 5)
+    moves, bright, contrast, grey, rectangle = jax.random.split(key, 5)
     height, width, _ = image.shape
+    # Keys of their own, so that what was drawn before these existed is drawn still.
+    glasses, wears, light = jax.random.split(jax.random.fold_in(key, 1), 3)
+    if config.glasses:
+        # Before the face is moved: later nobody knows where its eyes are.
+        worn = _random_glasses(glasses, image)
+        image = jnp.where(jax.random.bernoulli(wears, config.glasses), worn, image)
     if config.flip or config.crop_area < 1 or config.rotate or config.translate:
         # A graphics card's fast products round coordinates to a tenth of a pixel.
         with jax.default_matmul_precision("highest"):
-            matrix = _random_geometry(geometry, height, width, config)
-        image = warp(image, matrix)
+            matrix = _random_geometry(moves, height, width, config)
+        image = geometry.warp(image, matrix)
     if config.brightness:
         step = config.brightness * jax.random.uniform(bright, minval=-1.0)
         image = adjust_brightness(image, 1 + step)
@@ -209,7 +203,7 @@ def augment_image(image: jax.Array, key: jax.Array, config: Augmentation) -> jax
         image = jnp.where(jax.random.bernoulli(grey, config.grey), to_grey(image), image)
     if config.erase:
         image = _random_erase(rectangle, image, config)
-    return image
+    return _random_light(light, image, config)
 
 
 def mixup(batch: Batch, keys: jax.Array, alpha: float) -> Batch:

@@ -1,4 +1,4 @@
-"""3x3 convolutions with fewer multiplications, to predict on a CPU.
+"""3x3 convolutions with fewer multiplications, for CPUs.
 
 Winograd's F(2x2, 3x3) makes four outputs of sixteen products a channel, where thirty-six are usual
 (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv 1509.09308). The sums
@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-# With fewer channels, what is saved in products goes into the sums around them.
+# With fewer channels, what is saved in products goes into the sums around them. In training it pays
+# sooner, because XLA's gradients of a convolution are slower still than the convolution.
 MIN_CHANNELS = 64
+MIN_CHANNELS_IN_TRAINING = 32
 
 # A kernel of 3 to the 4 that its tiles are multiplied by; the paper's G.
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
@@ -38,9 +40,7 @@ def transform_kernels(params: Any) -> Kernels:
     for name, kernel in flatten_dict(params, sep="/").items():
         layer, _, leaf = name.rpartition("/")
         if leaf == "kernel" and kernel.shape[:2] == (3, 3) and kernel.shape[2] >= MIN_CHANNELS:
-            tall = _G @ np.asarray(kernel).reshape(3, -1)
-            square = _G @ tall.reshape(4, 3, -1)  # [4, 4, C * features]
-            kernels[layer] = jnp.asarray(square.reshape(16, *kernel.shape[2:]))
+            kernels[layer] = jnp.asarray(_transform(np.asarray(kernel)))
     return kernels
 
 
@@ -53,15 +53,46 @@ def use_kernels(kernels: Kernels) -> Callable[..., Any]:
     """
 
     def intercept(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        layer = context.module
-        if not isinstance(layer, nn.Conv) or "/".join(layer.path) not in kernels:
+        layer: Any = context.module
+        if not _can_do(layer) or "/".join(layer.path) not in kernels:
             return call(*args, **kwargs)
-        if layer.strides not in (1, (1, 1)) or layer.padding not in ("SAME", "VALID"):
-            return call(*args, **kwargs)
-        out = convolve(args[0], kernels["/".join(layer.path)], padding=layer.padding)
-        return out + layer.get_variable("params", "bias")
+        return _apply(layer, args[0], kernels["/".join(layer.path)])
 
     return intercept
+
+
+def intercept_training(
+    call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext
+) -> Any:
+    """An interceptor for `nn.intercept_methods` that convolves, and finds gradients, by `convolve`.
+
+    The kernels are transformed anew at every call. Layers of few channels, of another dtype than
+    float32, with a stride or with a padding of their own convolve as ever.
+    """
+    layer: Any = context.module
+    if not _can_do(layer) or not layer.has_variable("params", "kernel"):
+        return call(*args, **kwargs)
+    kernel: jax.Array = layer.get_variable("params", "kernel")
+    is_float32 = layer.dtype in (None, jnp.float32) and args[0].dtype == jnp.float32
+    if kernel.shape[:2] != (3, 3) or kernel.shape[2] < MIN_CHANNELS_IN_TRAINING or not is_float32:
+        return call(*args, **kwargs)
+    return _apply(layer, args[0], _transform(kernel))
+
+
+def _can_do(layer: Any) -> bool:
+    plain = isinstance(layer, nn.Conv) and layer.strides in (1, (1, 1))
+    return plain and layer.padding in ("SAME", "VALID")
+
+
+def _apply(layer: nn.Conv, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return convolve(x, kernel, padding=str(layer.padding)) + layer.get_variable("params", "bias")
+
+
+def _transform(kernel: Any) -> Any:
+    """`[3, 3, C, features]` to `[16, C, features]`."""
+    tall = _G @ kernel.reshape(3, -1)
+    square = _G @ tall.reshape(4, 3, -1)  # [4, 4, C * features]
+    return square.reshape(16, *kernel.shape[2:])
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, padding: str) -> jax.Array:

@@ -14,8 +14,8 @@ HEAVY = ("tensorflow", "tensorflow_datasets", "cv2", "dlib", "orbax", "matplotli
 # From the ground up; a module imports from its own floor and those below, and never in a circle.
 FLOORS = (
     {"errors", "labels", "atomic"},
-    {"calibration", "models", "preprocess", "augmentation", "losses", "metrics", "optim"}
-    | {"winograd"},
+    {"geometry", "conditions", "winograd"},
+    {"calibration", "models", "preprocess", "augmentation", "losses", "metrics", "optim"},
     {"steps"},
     {
         "checkpoint",

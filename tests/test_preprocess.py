@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emotion_jax import augmentation, preprocess
+from emotion_jax import augmentation, geometry, preprocess
 from emotion_jax.augmentation import Augmentation
 from emotion_jax.preprocess import ImageSpec
 
@@ -22,6 +22,10 @@ EVERYTHING = Augmentation(
     brightness=0.5,
     contrast=0.5,
     grey=0.3,
+    glasses=0.5,
+    darkness=0.5,
+    backlight=0.5,
+    blur=0.5,
     erase=0.5,
 )
 
@@ -141,15 +145,15 @@ def geometries(rng, height, width):
         "crop_width": rng.uniform(2, width - 3),
     }
     return {
-        "identity": (augmentation.identity(), lambda y, x: (y, x)),
-        "flip": (augmentation.flip_matrix(width), flipped(width)),
-        "no flip": (augmentation.flip_matrix(width, False), lambda y, x: (y, x)),
-        "translate": (augmentation.translate_matrix(dy, dx), moved(dy, dx)),
+        "identity": (geometry.identity(), lambda y, x: (y, x)),
+        "flip": (geometry.flip_matrix(width), flipped(width)),
+        "no flip": (geometry.flip_matrix(width, False), lambda y, x: (y, x)),
+        "translate": (geometry.translate_matrix(dy, dx), moved(dy, dx)),
         "rotate": (
-            augmentation.rotate_matrix(height, width, degrees),
+            geometry.rotate_matrix(height, width, degrees),
             turned(height, width, degrees),
         ),
-        "crop": (augmentation.crop_matrix(height, width, **box), cropped(height, width, **box)),
+        "crop": (geometry.crop_matrix(height, width, **box), cropped(height, width, **box)),
     }
 
 
@@ -160,7 +164,7 @@ def test_geometry(name, size):
     image = picture(rng, *size)
     for _ in range(3):
         matrix, source = geometries(rng, *size)[name]
-        close(augmentation.warp(image, matrix), loop_warp(image, source))
+        close(geometry.warp(image, matrix), loop_warp(image, source))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -177,18 +181,16 @@ def test_composition_is_one_resampling(size):
             y, x = made[name][1](y, x)
         return y, x
 
-    close(augmentation.warp(image, jnp.asarray(matrix)), loop_warp(image, source))
+    close(geometry.warp(image, jnp.asarray(matrix)), loop_warp(image, source))
 
 
 def test_flip_and_whole_shifts_are_exact():
     image = picture(np.random.default_rng(4), 9, 14)
-    np.testing.assert_array_equal(
-        augmentation.warp(image, augmentation.flip_matrix(14)), image[:, ::-1]
-    )
-    shifted = augmentation.warp(image, augmentation.translate_matrix(2, -3))
+    np.testing.assert_array_equal(geometry.warp(image, geometry.flip_matrix(14)), image[:, ::-1])
+    shifted = geometry.warp(image, geometry.translate_matrix(2, -3))
     expected = np.pad(image, ((2, 0), (0, 3), (0, 0)), mode="edge")[:9, 3:]
     np.testing.assert_array_equal(shifted, expected)
-    np.testing.assert_array_equal(augmentation.warp(image, augmentation.identity()), image)
+    np.testing.assert_array_equal(geometry.warp(image, geometry.identity()), image)
 
 
 @pytest.mark.parametrize("degrees", [-30.0, 12.5, 90.0])
@@ -200,7 +202,7 @@ def test_rotation_is_opencv_s(degrees):
     expected = cv2.warpAffine(
         image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    got = augmentation.warp(image, augmentation.rotate_matrix(height, width, degrees))
+    got = geometry.warp(image, geometry.rotate_matrix(height, width, degrees))
     close(got, expected, 2)
     assert np.abs(got - image).max() > 20
 
@@ -212,10 +214,8 @@ def test_crop_is_opencv_s_resize():
     expected = cv2.resize(
         image[top : top + height, left : left + width], (31, 20), interpolation=cv2.INTER_LINEAR
     )
-    matrix = augmentation.crop_matrix(
-        20, 31, top=top, left=left, crop_height=height, crop_width=width
-    )
-    close(augmentation.warp(image, matrix)[1:-1, 1:-1], expected[1:-1, 1:-1], 0.1)
+    matrix = geometry.crop_matrix(20, 31, top=top, left=left, crop_height=height, crop_width=width)
+    close(geometry.warp(image, matrix)[1:-1, 1:-1], expected[1:-1, 1:-1], 0.1)
 
 
 # Light, colour, rectangles

@@ -6,12 +6,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import emotion_jax as ej
 from emotion_jax import winograd
 from emotion_jax.inference import Predictor
-from emotion_jax.steps import predict_probs
+from emotion_jax.losses import cross_entropy
+from emotion_jax.preprocess import ImageSpec
+from emotion_jax.steps import init_state, predict_probs, train_step
 
 
 def loop_convolve(x, kernel, padding):
@@ -83,3 +86,52 @@ def test_half_precision_is_left_alone():
     shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     assert Predictor(model, variables, spec, meta={})._kernels == {}
+
+
+@pytest.mark.parametrize("model", [ej.SimpleNetV2(width=0.25, dropout=(0.0, 0.0)), ej.VGG16()])
+def test_training_takes_the_same_step(model):
+    model = model.clone(width=0.25)
+    spec = ImageSpec(size=32)
+    chance = np.random.default_rng(0)
+    batch = {
+        "image": jnp.asarray(chance.integers(0, 256, (4, 32, 32, 3), np.uint8)),
+        "label": jax.nn.one_hot(jnp.arange(4), 8),
+        "weight": jnp.ones(4),
+    }
+    tx = optax.sgd(1.0)
+    state = init_state(jax.random.key(0), model=model, tx=tx, spec=spec)
+    step = partial(train_step, model=model, tx=tx, spec=spec, loss_fn=cross_entropy)
+    plain, _ = jax.jit(step)(state, batch, jax.random.key(1))
+    with nn.intercept_methods(winograd.intercept_training):
+        # A function of its own: `jit` would else take what it has compiled without.
+        fast = jax.jit(lambda *args: step(*args))
+        compiled = fast.lower(state, batch, jax.random.key(1))
+        ours, _ = fast(state, batch, jax.random.key(1))
+    convolutions = [
+        text.as_text().count("stablehlo.convolution")
+        for text in (jax.jit(step).lower(state, batch, jax.random.key(1)), compiled)
+    ]
+    assert convolutions[1] < convolutions[0] / 3
+    moves = [
+        jax.tree.map(lambda a, b: np.asarray(a - b), after.params, state.params)
+        for after in (plain, ours)
+    ]
+    # A bias before BatchNorm moves by rounding alone, so all layers share one tolerance.
+    most = max(np.abs(move).max() for move in jax.tree.leaves(moves[0]))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4 * most), *moves)
+
+
+def test_training_transforms_only_what_it_can():
+    class Layers(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Conv(32, (3, 3), strides=2)(x)
+            x = nn.Conv(16, (5, 5))(x)
+            x = nn.Conv(32, (3, 3), padding=((1, 0), (0, 1)))(x)
+            return nn.Conv(32, (3, 3), dtype=jnp.bfloat16)(x)
+
+    x = jnp.ones((1, 12, 12, 32))
+    variables = Layers().init(jax.random.key(0), x)
+    with nn.intercept_methods(winograd.intercept_training):
+        jaxpr = jax.make_jaxpr(lambda x: Layers().apply(variables, x))(x)
+    assert str(jaxpr).count("conv_general_dilated[") == 4

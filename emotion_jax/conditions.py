@@ -1,0 +1,107 @@
+"""What a camera's faces suffer and a data set's do not: glasses, darkness, backlight, blur.
+
+Pure JAX, for one face at a time: float `[H, W, C]` in 0..255, framed as FER2013's are. Nothing is
+drawn at random here; `augmentation` does that.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+# Where the eyes lie, the left one of the picture first: (y, x) as shares of height and width.
+EYES = ((0.385, 0.32), (0.385, 0.68))
+
+# How square a lens is: 2 is an ellipse, more and more a rectangle.
+LENS_POWER = 3.0
+
+
+def wear_glasses(
+    image: jax.Array,
+    eyes: jax.Array,
+    *,
+    size: jax.Array | float,
+    frame: jax.Array | float,
+    frame_value: jax.Array | float,
+    tint: jax.Array | float,
+    glare: jax.Array | float,
+    glare_slope: jax.Array | float = 0.0,
+) -> jax.Array:
+    """Puts glasses on.
+
+    Args:
+      image: `[H, W, C]`.
+      eyes: centres of the two lenses, (y, x) in pixels, `[2, 2]`, left in the picture first.
+      size: half a lens' width, in distances between the eyes; it is 3/4 as high.
+      frame: width of its rim, likewise.
+      frame_value: brightness of rim, bridge and arms, 0..255.
+      tint: share of the light that the lenses keep from the eye, 0..1.
+      glare: share of each lens' height, from above, that mirrors a bright window, 0..1.
+      glare_slope: of the window's lower edge: what it falls across a lens, in its heights.
+    """
+    height, width, _ = image.shape
+    y, x = jnp.mgrid[:height, :width].astype(image.dtype)
+    across = eyes[1] - eyes[0]
+    between = jnp.maximum(jnp.hypot(*across), 1.0)
+    level = across / between
+    # Each pixel from each lens' centre, along the glasses and down, in half lenses.
+    dy, dx = y[..., None] - eyes[:, 0], x[..., None] - eyes[:, 1]
+    half = size * between
+    u = (dy * level[0] + dx * level[1]) / half
+    v = (dy * level[1] - dx * level[0]) / (0.75 * half)
+    radius = (jnp.abs(u) ** LENS_POWER + jnp.abs(v) ** LENS_POWER + 1e-6) ** (1 / LENS_POWER)
+    # Signed distances in pixels, nearly: negative within the lens.
+    away = (radius - 1) * 0.85 * half
+    lens = _inside(away).max(axis=-1)[..., None]
+    edge = (v + 1 - 2 * glare - glare_slope * u) * 0.75 * half
+    window = (_inside(away) * _inside(edge)).max(axis=-1)[..., None] * (glare > 0)
+    image = image * (1 - tint * lens)
+    image = image + (245.0 - image) * 0.85 * window
+    rim = jnp.abs(away).min(axis=-1)
+    # Bridge and arms: the line through both centres, outside the lenses, out to the ears.
+    outside = (away.min(axis=-1) > 0) & (jnp.abs(u).min(axis=-1) < 2.2)
+    line = jnp.where(outside, jnp.abs(v[..., 0]) * 0.75 * half, jnp.inf)
+    drawn = _inside(jnp.minimum(rim, line) - frame * between / 2)[..., None]
+    return image + (frame_value - image) * drawn
+
+
+def darken(image: jax.Array, light: jax.Array | float, noise: jax.Array) -> jax.Array:
+    """Leaves a share of the light, adds `noise` `[H, W, 1]` and rounds to whole intensities."""
+    return jnp.round(jnp.clip(image * light + noise, 0, 255))
+
+
+def light_from_behind(image: jax.Array, strength: jax.Array | float) -> jax.Array:
+    """A bright window behind: the face darkens, a veil lies on it, what is around overflows.
+
+    Args:
+      image: `[H, W, C]`.
+      strength: 0 is nothing, 1 leaves a third of the face's contrast.
+    """
+    height, width, _ = image.shape
+    y, x = (jnp.mgrid[:height, :width] + 0.5) / jnp.array([height, width]).reshape(2, 1, 1)
+    # 1 on the edge of an oval that a frame's head fills.
+    radius = jnp.hypot((x - 0.5) / 0.43, (y - 0.52) / 0.55)[..., None]
+    behind = jnp.clip((radius - 0.85) / 0.3, 0, 1) * jnp.minimum(4 * strength, 1)
+    veil = 45.0 * strength * jnp.clip(radius, 0, 1) ** 2
+    face = image * (1 - 0.66 * strength) + veil
+    return face + (250.0 - face) * behind
+
+
+def blur(image: jax.Array, across: jax.Array | float, down: jax.Array | float) -> jax.Array:
+    """Blurs by Gaussians of `across` and `down` pixels; uneven ones are a head that moves."""
+    rows, columns = _blurring(image.shape[0], down), _blurring(image.shape[1], across)
+    # Sums of rounded weights may pass 1 by a little.
+    return jnp.clip(jnp.einsum("ij,jkc,lk->ilc", rows, image, columns), 0, 255)
+
+
+def _blurring(count: int, sigma: jax.Array | float) -> jax.Array:
+    """The matrix `[count, count]` that blurs a line; at its ends it weighs what there is."""
+    # A tenth of a pixel leaves a line as it is, and nothing is divided by 0.
+    distance = jnp.subtract.outer(jnp.arange(count), jnp.arange(count)) / jnp.maximum(sigma, 0.1)
+    weights = jnp.exp(-0.5 * distance**2)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _inside(distance: jax.Array) -> jax.Array:
+    """1 within a shape, 0 without, and in between where its edge crosses a pixel."""
+    return jnp.clip(0.5 - distance, 0, 1)
