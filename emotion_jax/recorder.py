@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from emotion_jax import images
-from emotion_jax.errors import EmotionError
+from emotion_jax.closing import Closing
 from emotion_jax.labeller import Labelled
 from emotion_jax.rows import RowWriter, make_row
 
@@ -30,7 +28,7 @@ def free_path(folder: str | os.PathLike[str], stem: str, suffix: str) -> str:
     return path
 
 
-class Recorder:
+class Recorder(Closing):
     """Writes the rows, pictures and films of a session.
 
     Attributes:
@@ -163,16 +161,3 @@ class Recorder:
         finally:
             if self._rows is not None:
                 self._rows.close()
-
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # After an error the film is finished as well as can be; the first error is the one to tell.
-        with contextlib.suppress(EmotionError) if error else contextlib.nullcontext():
-            self.close()

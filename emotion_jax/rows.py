@@ -10,11 +10,11 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from emotion_jax.closing import Closing
 from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face
 from emotion_jax.labels import EMOTIONS
@@ -126,7 +126,7 @@ def _round_to_one(probabilities: np.ndarray, source: str) -> np.ndarray:
     return whole
 
 
-class RowWriter:
+class RowWriter(Closing):
     """Writes rows to a file or to standard output, each call at once, so that none is lost.
 
     Attributes:
@@ -174,17 +174,6 @@ class RowWriter:
         """Close the file; standard output stays open."""
         if self._owned:
             self._stream.close()
-
-    def __enter__(self) -> RowWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _put(self, text: str) -> None:
         if not self.wanted:
