@@ -171,9 +171,16 @@ class RowWriter(Closing):
         self._put("".join(_format_row(row, self._format) for row in rows))
 
     def close(self) -> None:
-        """Close the file; standard output stays open."""
+        """Close the file; standard output stays open.
+
+        Raises:
+          EmotionError: see `write`; what the disk had no room for is tried once more.
+        """
         if self._owned:
-            self._stream.close()
+            try:
+                self._stream.close()
+            except OSError as error:
+                raise self._failure(error) from error
 
     def _put(self, text: str) -> None:
         if not self.wanted:
