@@ -16,7 +16,7 @@ import numpy as np
 from emotion_jax import faces, images
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS
-from emotion_jax.rows import Row, Rows, make_row
+from emotion_jax.rows import Row, Rows, make_rows
 
 if TYPE_CHECKING:
     from emotion_jax.preprocess import ImageSpec
@@ -57,12 +57,8 @@ class Labelled:
 
     def rows(self) -> list[Row]:
         """Make a row for each face, see `rows.make_row`."""
-        size = (self.image.shape[0], self.image.shape[1])
-        found = zip(self.faces, self.probabilities, strict=True)
-        return [
-            make_row(face, probabilities, source=self.source, size=size, index=i)
-            for i, (face, probabilities) in enumerate(found)
-        ]
+        size = self.image.shape[0], self.image.shape[1]
+        return make_rows(self.faces, self.probabilities, source=self.source, size=size)
 
 
 def analyze(
@@ -101,6 +97,25 @@ def analyze(
             raise result
         rows += result.rows()
     return rows
+
+
+def predict_faces(
+    image: np.ndarray, found: list[faces.Face], predictor: Predictor, finder: faces.Finder
+) -> np.ndarray:
+    """Cut the faces out of a picture and read their emotions.
+
+    Args:
+      image: uint8 `[H, W, 3]`, RGB.
+      found: N faces in it. Without any, the predictor is not called.
+      predictor: of the emotions.
+      finder: cuts out the faces.
+
+    Returns:
+      float32 `[N, 8]` in the order of `EMOTIONS`; each row sums to 1.
+    """
+    if not found:
+        return np.empty((0, len(EMOTIONS)), np.float32)
+    return np.asarray(predictor(finder.crop(image, found, predictor.spec)))
 
 
 def label_each(

@@ -11,10 +11,9 @@ from collections.abc import Callable
 import numpy as np
 
 from emotion_jax import faces
-from emotion_jax.analysis import Predictor
+from emotion_jax.analysis import Predictor, predict_faces
 from emotion_jax.camera import Camera, Frame
 from emotion_jax.closing import Closing
-from emotion_jax.labels import EMOTIONS
 from emotion_jax.tracking import People
 
 
@@ -119,9 +118,7 @@ class Labeller(Closing):
                 known, searched_s = [], frame.time_s
             found = finder.narrow(known).detect(frame.image)
             known = known or found
-            raw = np.empty((0, len(EMOTIONS)), np.float32)
-            if found:
-                raw = np.asarray(predictor(finder.crop(frame.image, found, predictor.spec)))
+            raw = predict_faces(frame.image, found, predictor, finder)
             numbers, probabilities = self._people.update(found, raw, frame.time_s)
             self._put(Labelled(frame, found, numbers, probabilities))
             frame = self._camera.next(frame.index)

@@ -10,7 +10,7 @@ import numpy as np
 from emotion_jax import images
 from emotion_jax.closing import Closing
 from emotion_jax.labeller import Labelled
-from emotion_jax.rows import RowWriter, make_row
+from emotion_jax.rows import RowWriter, make_rows
 
 if TYPE_CHECKING:
     from emotion_jax.video import FilmWriter
@@ -86,19 +86,16 @@ class Recorder(Closing):
         if self._rows is None:  # only now: a camera that fails leaves no empty table
             self._rows = self._begin_rows(self._format)
         size = frame.image.shape[0], frame.image.shape[1]
-        people = zip(labelled.faces, labelled.probabilities, labelled.numbers, strict=True)
-        self._rows.write(
-            make_row(
-                face,
-                probabilities,
-                source=self._source,
-                size=size,
-                index=number,
-                frame=frame.index,
-                time_s=frame.time_s,
-            )
-            for face, probabilities, number in people
+        rows = make_rows(
+            labelled.faces,
+            labelled.probabilities,
+            source=self._source,
+            size=size,
+            indices=labelled.numbers,
+            frame=frame.index,
+            time_s=frame.time_s,
         )
+        self._rows.write(rows)
 
     def _begin_rows(self, format: str) -> RowWriter:
         if self._output is None:

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -108,6 +108,34 @@ def make_row(
     where = (source, frame, round(time_s, 3), index, left, top, right - left, bottom - top)
     what = (round(float(face.score), 4), EMOTIONS[best], values[best])
     return dict(zip(COLUMNS, (*where, *what, *values), strict=True))
+
+
+def make_rows(
+    faces: Sequence[Face],
+    probabilities: np.ndarray,
+    *,
+    source: str,
+    size: tuple[int, int],
+    indices: Sequence[int] | None = None,
+    frame: int = 0,
+    time_s: float = 0.0,
+) -> list[Row]:
+    """Make the rows of the N faces of one frame, see `make_row`.
+
+    Args:
+      faces: N of them.
+      probabilities: float `[N, 8]`.
+      source, size, frame, time_s: as `make_row` takes them.
+      indices: of the faces; by default 0, 1, ... in their order.
+
+    Raises:
+      EmotionError: see `make_row`.
+    """
+    places = range(len(faces)) if indices is None else indices
+    return [
+        make_row(face, row, source=source, size=size, index=index, frame=frame, time_s=time_s)
+        for face, row, index in zip(faces, probabilities, places, strict=True)
+    ]
 
 
 def _round_to_one(probabilities: np.ndarray, source: str) -> np.ndarray:
