@@ -20,6 +20,7 @@ from emotion_jax.timeline import Timeline, plot_timeline
 from emotion_jax.tracking import SMOOTHING, People
 from emotion_jax.video import FilmReader, FilmWriter
 from emotion_jax.window import Window
+from emotion_jax.wording import count
 from emotion_jax.workdir import Stop
 
 # Faces of 80 pixels are found in a frame of 1280 x 720 (50 ms on one core); of a larger frame as
@@ -48,10 +49,9 @@ class FilmSummary:
     written: tuple[str, ...]
 
     def __str__(self) -> str:
-        counts = ((self.frames, "frame"), (self.faces, "face"))
-        text = ", ".join(f"{n} {noun}" + ("" if n == 1 else "s") for n, noun in counts)
+        text = f"{count(self.frames, 'frame')}, {count(self.faces, 'face')}"
         if self.faces:
-            text += f" of {self.people} " + ("person" if self.people == 1 else "persons")
+            text += f" of {count(self.people, 'person')}"
         lines = ["stopped: " * (not self.complete) + text, *filter(None, [self.damage])]
         return "\n".join([*lines, *(f"written: {path}" for path in self.written)])
 
