@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
+import contextlib
 import dataclasses
 import functools
-import itertools
 import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
@@ -16,7 +14,8 @@ import numpy as np
 from emotion_jax import faces, images
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS
-from emotion_jax.rows import Row, Rows, make_row
+from emotion_jax.rows import Row, Rows, make_rows
+from emotion_jax.threads import map_ahead
 
 if TYPE_CHECKING:
     from emotion_jax.preprocess import ImageSpec
@@ -57,12 +56,8 @@ class Labelled:
 
     def rows(self) -> list[Row]:
         """Make a row for each face, see `rows.make_row`."""
-        size = (self.image.shape[0], self.image.shape[1])
-        found = zip(self.faces, self.probabilities, strict=True)
-        return [
-            make_row(face, probabilities, source=self.source, size=size, index=i)
-            for i, (face, probabilities) in enumerate(found)
-        ]
+        size = self.image.shape[0], self.image.shape[1]
+        return make_rows(self.faces, self.probabilities, source=self.source, size=size)
 
 
 def analyze(
@@ -103,6 +98,25 @@ def analyze(
     return rows
 
 
+def predict_faces(
+    image: np.ndarray, found: list[faces.Face], predictor: Predictor, finder: faces.Finder
+) -> np.ndarray:
+    """Cut the faces out of a picture and read their emotions.
+
+    Args:
+      image: uint8 `[H, W, 3]`, RGB.
+      found: N faces in it. Without any, the predictor is not called.
+      predictor: of the emotions.
+      finder: cuts out the faces.
+
+    Returns:
+      float32 `[N, 8]` in the order of `EMOTIONS`; each row sums to 1.
+    """
+    if not found:
+        return np.empty((0, len(EMOTIONS)), np.float32)
+    return np.asarray(predictor(finder.crop(image, found, predictor.spec)))
+
+
 def label_each(
     pictures: Iterable[tuple[str, Picture]], predictor: Predictor, finder: faces.Finder
 ) -> Iterator[Labelled | EmotionError]:
@@ -120,32 +134,26 @@ def label_each(
       for each picture what was found in it, or why it cannot be read. Up to twice the number of
       threads are held in memory, four on two cores.
     """
-    waiting = iter(pictures)
-    ahead: collections.deque[concurrent.futures.Future] = collections.deque()
-    pool = concurrent.futures.ThreadPoolExecutor(_WORKERS)
-    try:
-        while True:
-            for source, picture in itertools.islice(waiting, 2 * _WORKERS - len(ahead)):
-                ahead.append(pool.submit(_find, source, picture, predictor.spec, finder))
-            if not ahead:
-                return
-            result = ahead.popleft().result()
-            if isinstance(result, EmotionError):
-                yield result
+    find = functools.partial(_find, spec=predictor.spec, finder=finder)
+    ahead = 2 * _WORKERS - 1
+    with contextlib.closing(map_ahead(find, pictures, threads=_WORKERS, ahead=ahead)) as results:
+        for result in results:
+            one = result()
+            if isinstance(one, EmotionError):
+                yield one
                 continue
-            labelled, crops = result
+            labelled, crops = one
             if len(crops):
                 probabilities = np.asarray(predictor(crops))
                 labelled = dataclasses.replace(labelled, probabilities=probabilities)
             yield labelled
-    finally:
-        pool.shutdown(cancel_futures=True)  # who stops early waits for what is under way alone
 
 
 def _find(
-    source: str, picture: Picture, spec: ImageSpec, finder: faces.Finder
+    named: tuple[str, Picture], *, spec: ImageSpec, finder: faces.Finder
 ) -> tuple[Labelled, np.ndarray] | EmotionError:
     """A picture with its faces, still without probabilities, and these cut out."""
+    source, picture = named
     try:
         if isinstance(picture, str | os.PathLike):
             image = images.read_image(picture)

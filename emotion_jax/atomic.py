@@ -8,14 +8,19 @@ from pathlib import Path
 
 
 def replace_text(path: Path, text: str) -> None:
+    """Writes a text as UTF-8, see `replace_bytes`."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
     """Writes a file in one move: a kill or a full disk leaves the old one or the new, no mixture.
 
     Raises:
       OSError: it cannot be written; what was there is as it was.
     """
     fresh = path.with_name(path.name + ".new")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with fresh.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(fresh, path)

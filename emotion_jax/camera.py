@@ -6,13 +6,13 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any
 
 import cv2
 import numpy as np
 
 from emotion_jax import devices
+from emotion_jax.closing import Closing
 from emotion_jax.errors import EmotionError
 
 # Seconds without a frame after which a source counts as dead. A webcam that wakes up, or a stream
@@ -36,7 +36,7 @@ class Frame:
     time_s: float
 
 
-class Camera:
+class Camera(Closing):
     """Reads a source on a thread of its own and keeps the newest frame alone.
 
     However slow its reader is, no queue grows and the picture is never old: frames that nobody took
@@ -137,17 +137,6 @@ class Camera:
         with self._changed:
             self._changed.notify_all()
         self._thread.join(1.0)  # a frame takes less; a driver that hangs is left behind
-
-    def __enter__(self) -> Camera:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _run(self) -> None:
         failure = None

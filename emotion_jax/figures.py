@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emotion_jax.atomic import replace_bytes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -18,13 +20,22 @@ INK, MUTED, GRID = "#2b2f36", "#7b8490", "#e4e7eb"
 VAL, GOOD, BAD = "#1d6a8c", "#2e7d4f", "#b3423a"
 
 
-def make_figure(width: float, height: float, *, laid_out: bool = True) -> Figure:
-    """Begin a white figure of so many inches; `laid_out` leaves room for its texts by itself."""
+def make_figure(
+    width: float, height: float, *, dpi: int = DPI, h_pad: float = 0.07, laid_out: bool = True
+) -> Figure:
+    """Begin a white figure.
+
+    Args:
+      width, height: in inches.
+      dpi: its pixels an inch.
+      h_pad: inches above and below its axes, where it is laid out.
+      laid_out: whether it leaves room for its texts by itself.
+    """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.07, wspace=0.02) if laid_out else None
-    return Figure((width, height), dpi=DPI, layout=layout, facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=h_pad, wspace=0.02) if laid_out else None
+    return Figure((width, height), dpi=dpi, layout=layout, facecolor="white")
 
 
 def style(ax: Axes, title: str) -> None:
@@ -39,16 +50,13 @@ def style(ax: Axes, title: str) -> None:
 
 
 def save_figure(figure: Figure, path: FilePath) -> Path:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, in one move over the old one, and return its path.
+
+    Raises:
+      OSError: see `atomic.replace_bytes`.
+    """
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DPI)
-    return write_whole(Path(path), picture.getvalue())
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file in one move, over the old one."""
+    figure.savefig(picture, format="png", dpi=figure.dpi)
     # In one move: a run that is killed here keeps the picture of the epoch before.
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_bytes(content)
-    os.replace(fresh, path)
-    return path
+    replace_bytes(Path(path), picture.getvalue())
+    return Path(path)

@@ -9,21 +9,18 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from emotion_jax import draw, faces
-from emotion_jax.analysis import Predictor
+from emotion_jax.analysis import Predictor, predict_faces
 from emotion_jax.errors import EmotionError
-from emotion_jax.labels import EMOTIONS
-from emotion_jax.rows import RowWriter, make_row
+from emotion_jax.rows import RowWriter, make_rows
 from emotion_jax.searching import Found, search
 from emotion_jax.timeline import Timeline, plot_timeline
 from emotion_jax.tracking import SMOOTHING, People
 from emotion_jax.video import FilmReader, FilmWriter
 from emotion_jax.window import Window
+from emotion_jax.wording import count
 from emotion_jax.workdir import Stop
 
 # Faces of 80 pixels are found in a frame of 1280 x 720 (50 ms on one core); of a larger frame as
@@ -52,10 +49,9 @@ class FilmSummary:
     written: tuple[str, ...]
 
     def __str__(self) -> str:
-        counts = ((self.frames, "frame"), (self.faces, "face"))
-        text = ", ".join(f"{n} {noun}" + ("" if n == 1 else "s") for n, noun in counts)
+        text = f"{count(self.frames, 'frame')}, {count(self.faces, 'face')}"
         if self.faces:
-            text += f" of {self.people} " + ("person" if self.people == 1 else "persons")
+            text += f" of {count(self.people, 'person')}"
         lines = ["stopped: " * (not self.complete) + text, *filter(None, [self.damage])]
         return "\n".join([*lines, *(f"written: {path}" for path in self.written)])
 
@@ -176,19 +172,21 @@ class _Session:
     def take(self, found: Found) -> bool:
         """Label the next frame and pass it on; returns whether another is wanted."""
         frame, boxes = found.frame, found.faces
-        raw = np.empty((0, len(EMOTIONS)), np.float32)
-        if boxes:
-            crops = self.finder.crop(frame.image, boxes, self.predictor.spec)
-            raw = np.asarray(self.predictor(crops))
+        raw = predict_faces(frame.image, boxes, self.predictor, self.finder)
         numbers, probabilities = self.people.update(boxes, raw, frame.time_s)
         self.frames, self.faces = self.frames + 1, self.faces + len(boxes)
         self.timeline.add(numbers, probabilities, frame.time_s)
         size = frame.image.shape[0], frame.image.shape[1]
-        at = partial(make_row, source=self.source, size=size, frame=frame.index)
-        self.rows.write(
-            at(face, row, index=number, time_s=frame.time_s)
-            for face, row, number in zip(boxes, probabilities, numbers, strict=True)
+        rows = make_rows(
+            boxes,
+            probabilities,
+            source=self.source,
+            size=size,
+            indices=numbers,
+            frame=frame.index,
+            time_s=frame.time_s,
         )
+        self.rows.write(rows)
         if self.film is None and self.window is None:
             return self.rows.wanted
         hidden = [] if found.hidden is None else [*found.hidden, *self.people.missing()]

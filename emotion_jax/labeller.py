@@ -7,14 +7,13 @@ import math
 import queue
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
 import numpy as np
 
 from emotion_jax import faces
-from emotion_jax.analysis import Predictor
+from emotion_jax.analysis import Predictor, predict_faces
 from emotion_jax.camera import Camera, Frame
-from emotion_jax.labels import EMOTIONS
+from emotion_jax.closing import Closing
 from emotion_jax.tracking import People
 
 
@@ -35,7 +34,7 @@ class Labelled:
     probabilities: np.ndarray
 
 
-class Labeller:
+class Labeller(Closing):
     """Labels a camera's newest frame, again and again, one frame ahead of whoever takes them.
 
     The network is loaded and compiled on the thread, too, so that the picture is there before it.
@@ -94,17 +93,6 @@ class Labeller:
         self._camera.close()
         self._thread.join()
 
-    def __enter__(self) -> Labeller:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _run(self) -> None:
         try:
             self._label()
@@ -130,9 +118,7 @@ class Labeller:
                 known, searched_s = [], frame.time_s
             found = finder.narrow(known).detect(frame.image)
             known = known or found
-            raw = np.empty((0, len(EMOTIONS)), np.float32)
-            if found:
-                raw = np.asarray(predictor(finder.crop(frame.image, found, predictor.spec)))
+            raw = predict_faces(frame.image, found, predictor, finder)
             numbers, probabilities = self._people.update(found, raw, frame.time_s)
             self._put(Labelled(frame, found, numbers, probabilities))
             frame = self._camera.next(frame.index)

@@ -21,6 +21,7 @@ from emotion_jax.labeller import Labelled, Labeller
 from emotion_jax.recorder import Recorder
 from emotion_jax.tracking import SMOOTHING, People
 from emotion_jax.window import Window, check_display
+from emotion_jax.wording import count
 from emotion_jax.workdir import Stop
 
 if TYPE_CHECKING:
@@ -214,8 +215,7 @@ def _print_summary(camera: Camera, recorder: Recorder) -> None:
     if camera.newest is None:
         return
     frames = camera.newest.index + 1
-    read = f"{frames} frame" + ("" if frames == 1 else "s")
-    persons = f"{recorder.persons} person" + ("" if recorder.persons == 1 else "s")
+    read, persons = count(frames, "frame"), count(recorder.persons, "person")
     dropped = frames - recorder.labelled
     print(f"{read}, {dropped} of them dropped; {persons}", file=sys.stderr)
     for path in recorder.written:

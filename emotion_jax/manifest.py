@@ -20,7 +20,7 @@ def write_manifest(folder: Path) -> None:
     Raises:
       OSError: a file cannot be read, or the manifest cannot be written.
     """
-    digests = {name: _digest(path) for name, path in _files(folder).items()}
+    digests = {name: file_sha256(path) for name, path in _files(folder).items()}
     replace_text(folder / MANIFEST, json.dumps(digests, indent=1) + "\n")
 
 
@@ -34,7 +34,7 @@ def find_damage(folder: Path) -> str | None:
         for name, digest in stored.items():
             if name not in files:
                 return f"{name} is missing"
-            if _digest(files[name]) != digest:
+            if file_sha256(files[name]) != digest:
                 return f"{name} is not as it was written"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -45,6 +45,16 @@ def find_damage(folder: Path) -> str | None:
     return None
 
 
+def file_sha256(path: Path) -> str:
+    """A hash of a file's content, as 64 hexadecimal digits.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _files(folder: Path) -> dict[str, Path]:
     """Every file by its name within the folder: what a manifest names outside is never opened."""
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
@@ -52,8 +62,3 @@ def _files(folder: Path) -> dict[str, Path]:
     return {
         name: paths[name] for name in sorted(paths) if paths[name].is_file() and name not in own
     }
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,6 +12,7 @@ from emotion_jax import draw, faces, images, window
 from emotion_jax.analysis import Labelled, Predictor, label_each
 from emotion_jax.errors import EmotionError
 from emotion_jax.rows import RowWriter
+from emotion_jax.wording import count
 
 # An annotated picture keeps the format of its source among these; any other becomes PNG.
 _KEPT = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -34,9 +35,9 @@ class Summary:
     skipped: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"{_count(self.pictures, 'picture')}, {_count(self.faces, 'face')}"]
+        lines = [f"{count(self.pictures, 'picture')}, {count(self.faces, 'face')}"]
         if self.faceless:
-            lines[0] += f"; no face in {_count(self.faceless, 'picture')}"
+            lines[0] += f"; no face in {count(self.faceless, 'picture')}"
         if self.skipped:
             lines[0] += f"; {len(self.skipped)} skipped:"
         return "\n".join([*lines, *(f"  {sentence}" for sentence in self.skipped)])
@@ -178,7 +179,3 @@ def _all_failed(skipped: Sequence[str]) -> str:
     if len(skipped) == 1:
         return skipped[0]
     return f"none of {len(skipped)} pictures can be read: " + "; ".join(skipped)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

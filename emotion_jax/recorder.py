@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from emotion_jax import images
-from emotion_jax.errors import EmotionError
+from emotion_jax.closing import Closing
 from emotion_jax.labeller import Labelled
-from emotion_jax.rows import RowWriter, make_row
+from emotion_jax.rows import RowWriter, make_rows
 
 if TYPE_CHECKING:
     from emotion_jax.video import FilmWriter
@@ -30,7 +28,7 @@ def free_path(folder: str | os.PathLike[str], stem: str, suffix: str) -> str:
     return path
 
 
-class Recorder:
+class Recorder(Closing):
     """Writes the rows, pictures and films of a session.
 
     Attributes:
@@ -88,19 +86,16 @@ class Recorder:
         if self._rows is None:  # only now: a camera that fails leaves no empty table
             self._rows = self._begin_rows(self._format)
         size = frame.image.shape[0], frame.image.shape[1]
-        people = zip(labelled.faces, labelled.probabilities, labelled.numbers, strict=True)
-        self._rows.write(
-            make_row(
-                face,
-                probabilities,
-                source=self._source,
-                size=size,
-                index=number,
-                frame=frame.index,
-                time_s=frame.time_s,
-            )
-            for face, probabilities, number in people
+        rows = make_rows(
+            labelled.faces,
+            labelled.probabilities,
+            source=self._source,
+            size=size,
+            indices=labelled.numbers,
+            frame=frame.index,
+            time_s=frame.time_s,
         )
+        self._rows.write(rows)
 
     def _begin_rows(self, format: str) -> RowWriter:
         if self._output is None:
@@ -163,16 +158,3 @@ class Recorder:
         finally:
             if self._rows is not None:
                 self._rows.close()
-
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # After an error the film is finished as well as can be; the first error is the one to tell.
-        with contextlib.suppress(EmotionError) if error else contextlib.nullcontext():
-            self.close()

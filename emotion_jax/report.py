@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emotion_jax.atomic import replace_text
 from emotion_jax.figures import (
     BAD,
     DPI,
@@ -24,7 +25,6 @@ from emotion_jax.figures import (
     make_figure,
     save_figure,
     style,
-    write_whole,
 )
 from emotion_jax.logs import Row, best_row
 
@@ -61,7 +61,8 @@ def write_results(
     writer = csv.DictWriter(table, [*FIRST_COLUMNS, *others], lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    sheet = write_whole(Path(workdir) / "results.csv", table.getvalue().encode())
+    sheet = Path(workdir) / "results.csv"
+    replace_text(sheet, table.getvalue())
 
     figure = make_figure(13, 4.2)
     axes = figure.subplots(1, 3, width_ratios=(1, 1, 0.8))

@@ -8,13 +8,13 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from emotion_jax.closing import Closing
 from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face
 from emotion_jax.labels import EMOTIONS
@@ -110,6 +110,34 @@ def make_row(
     return dict(zip(COLUMNS, (*where, *what, *values), strict=True))
 
 
+def make_rows(
+    faces: Sequence[Face],
+    probabilities: np.ndarray,
+    *,
+    source: str,
+    size: tuple[int, int],
+    indices: Sequence[int] | None = None,
+    frame: int = 0,
+    time_s: float = 0.0,
+) -> list[Row]:
+    """Make the rows of the N faces of one frame, see `make_row`.
+
+    Args:
+      faces: N of them.
+      probabilities: float `[N, 8]`.
+      source, size, frame, time_s: as `make_row` takes them.
+      indices: of the faces; by default 0, 1, ... in their order.
+
+    Raises:
+      EmotionError: see `make_row`.
+    """
+    places = range(len(faces)) if indices is None else indices
+    return [
+        make_row(face, row, source=source, size=size, index=index, frame=frame, time_s=time_s)
+        for face, row, index in zip(faces, probabilities, places, strict=True)
+    ]
+
+
 def _round_to_one(probabilities: np.ndarray, source: str) -> np.ndarray:
     """Round to whole millionths, int64 `[8]`, that sum to one million.
 
@@ -126,7 +154,7 @@ def _round_to_one(probabilities: np.ndarray, source: str) -> np.ndarray:
     return whole
 
 
-class RowWriter:
+class RowWriter(Closing):
     """Writes rows to a file or to standard output, each call at once, so that none is lost.
 
     Attributes:
@@ -171,20 +199,16 @@ class RowWriter:
         self._put("".join(_format_row(row, self._format) for row in rows))
 
     def close(self) -> None:
-        """Close the file; standard output stays open."""
+        """Close the file; standard output stays open.
+
+        Raises:
+          EmotionError: see `write`; what the disk had no room for is tried once more.
+        """
         if self._owned:
-            self._stream.close()
-
-    def __enter__(self) -> RowWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+            try:
+                self._stream.close()
+            except OSError as error:
+                raise self._failure(error) from error
 
     def _put(self, text: str) -> None:
         if not self.wanted:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from emotion_jax.draw import COLORS
 from emotion_jax.errors import EmotionError
+from emotion_jax.figures import INK, MUTED, make_figure, save_figure
 from emotion_jax.labels import EMOTIONS
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 _MOST_BINS = 2048  # as many points as a page is wide; more would be drawn over one another
 _MOST_PEOPLE = 8
-_INK, _MUTED = "#2b2f36", "#7b8490"
 
 
 class Timeline:
@@ -105,27 +103,22 @@ def plot_timeline(timeline: Timeline, path: str | os.PathLike[str], *, title: st
     Raises:
       EmotionError: it cannot be written.
     """
-    # Without pyplot: an importer's backend, styles and open figures stay as they are.
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     people = timeline.people()
     shown = people[:_MOST_PEOPLE]
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.04)
-    figure = Figure((10, 1.3 + 0.95 * len(shown)), dpi=160, layout=layout, facecolor="white")
+    figure = make_figure(10, 1.3 + 0.95 * len(shown), dpi=160, h_pad=0.04)
     axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for ax, number in zip(axes, shown, strict=True):
         _draw_strip(ax, *timeline.series(number))
         label = f"person {number}\n{timeline.seconds(number):.1f} s"
-        ax.set_ylabel(label, color=_INK, rotation=0, ha="right", va="center", fontsize=9)
+        ax.set_ylabel(label, color=INK, rotation=0, ha="right", va="center", fontsize=9)
     _style_time(axes[-1], min(ax.dataLim.x0 for ax in axes), max(ax.dataLim.x1 for ax in axes))
     title = title.encode(errors="replace").decode()  # names of files may hold bytes of no text
     left = len(people) - len(shown)
     seen = f"; {left} more seen for less time" if left else ""
-    figure.suptitle(title + seen, x=0.012, ha="left", color=_INK, fontsize=11, parse_math=False)
+    figure.suptitle(title + seen, x=0.012, ha="left", color=INK, fontsize=11, parse_math=False)
     handles = axes[0].get_legend_handles_labels()[0]
     figure.legend(handles, EMOTIONS, loc="outside lower center", ncols=len(EMOTIONS), fontsize=9,
-                  frameon=False, labelcolor=_INK, handlelength=1, handleheight=1)  # fmt: skip
+                  frameon=False, labelcolor=INK, handlelength=1, handleheight=1)  # fmt: skip
     _write(figure, path)
 
 
@@ -150,18 +143,16 @@ def _style_time(ax: Axes, low: float, high: float) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 3, 5, 6, 10]))
     if high >= 120:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda s, _: f"{int(s) // 60}:{int(s) % 60:02}"))
-    ax.tick_params(length=3, color=_MUTED, labelcolor=_INK, labelsize=9)
+    ax.tick_params(length=3, color=MUTED, labelcolor=INK, labelsize=9)
     unit = "minutes" if high >= 120 else "seconds"
-    ax.set_xlabel(f"time, {unit}", color=_MUTED, fontsize=9)
+    ax.set_xlabel(f"time, {unit}", color=MUTED, fontsize=9)
 
 
 def _write(figure: Figure, path: str | os.PathLike[str]) -> None:
-    picture = io.BytesIO()
-    with warnings.catch_warnings():  # letters of the title that the font lacks become boxes
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(picture, format="png")
     try:
-        Path(path).write_bytes(picture.getvalue())
+        with warnings.catch_warnings():  # letters of the title that the font lacks become boxes
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            save_figure(figure, path)
     except OSError as error:
         raise EmotionError(
             f"'{os.fspath(path)}' cannot be written ({error.strerror or error}); choose another "

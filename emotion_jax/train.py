@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,19 +105,11 @@ def _train(
                     watch.check(sums.all().skipped, epoch * per_epoch + done)
                     checkpoints.save(state, _meta(experiment, epoch, sums.all()), None)
                     stop.leave_if_asked(int(state.step))
-            seconds = time.monotonic() - begun
-            trained = sums.all()
+            pace = (per_epoch - skip) * config.batch_size / (time.monotonic() - begun)
+            trained, running = sums.all(), metrics.empty(len(experiment.emotions))
             watch.check(trained.skipped, (epoch + 1) * per_epoch)
-            if not trained.weight:
-                raise EmotionError(
-                    f"no step of epoch {epoch + 1} had a finite loss; lower "
-                    "optimizer.learning_rate or set optimizer.clip_norm, and use another --workdir"
-                )
             lost += int(trained.skipped)
-            measured = evaluate(eval_variables(state))
-            row = _row(experiment, int(state.step), epoch + 1, trained, measured, lost)
-            row["images_per_s"] = (per_epoch - skip) * config.batch_size / seconds
-            running = metrics.empty(len(experiment.emotions))
+            row = _measure(experiment, state, evaluate, trained, lost, pace)
             # The row first: one without its checkpoint is cut back and written anew.
             log.write(row)
             scores = {name: row[name] for name in MONITORED}
@@ -163,16 +156,23 @@ def _meta(experiment: Experiment, epoch: int, running: metrics.Metrics) -> dict[
     return {**experiment.meta, "data": data, "epoch": epoch, "running": sums}
 
 
-def _row(
+def _measure(
     experiment: Experiment,
-    step: int,
-    epoch: int,
+    state: TrainState,
+    evaluate: Callable[[Any], metrics.Metrics],
     trained: metrics.Metrics,
-    measured: metrics.Metrics,
     lost: int,
+    pace: float,
 ) -> Row:
-    """An epoch's row; `lost` are all steps so far that were skipped."""
-    train, val = metrics.summarize(trained), metrics.summarize(measured)
+    """The row of the epoch that `state` ends; `lost` are all steps so far that were skipped."""
+    step = int(state.step)
+    epoch = step // experiment.steps_per_epoch
+    if not trained.weight:
+        raise EmotionError(
+            f"no step of epoch {epoch} had a finite loss; lower optimizer.learning_rate or set "
+            "optimizer.clip_norm, and use another --workdir"
+        )
+    train, val = metrics.summarize(trained), metrics.summarize(evaluate(eval_variables(state)))
     recall = dict(zip(experiment.emotions, val["recall"].tolist(), strict=True))
     return {
         "step": step,
@@ -184,4 +184,5 @@ def _row(
         **{f"val/recall/{name}": value for name, value in recall.items()},
         # A skipped step does not move the schedule on.
         "learning_rate": float(experiment.schedule(step - 1 - lost)),
+        "images_per_s": pace,
     }

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from emotion_jax.atomic import replace_bytes, replace_text
 from emotion_jax.errors import EmotionError
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -45,9 +45,9 @@ def save_weights(folder: str | Path, variables: Any, meta: dict[str, Any]) -> No
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # The weights first: a config without them, or with others, is refused by its hash.
-        _replace(folder / WEIGHTS, data)
+        replace_bytes(folder / WEIGHTS, data)
         text = json.dumps({**meta, "sha256": hashlib.sha256(data).hexdigest()}, indent=2)
-        _replace(folder / CONFIG, (text + "\n").encode())
+        replace_text(folder / CONFIG, text + "\n")
     except OSError as error:
         reason = error.strerror or error
         raise EmotionError(f"'{folder}' cannot be written ({reason}); name another") from error
@@ -130,10 +130,3 @@ def _name(place: Any) -> str:
 
 def _small(name: str, x: Any) -> np.ndarray:
     return np.asarray(x, np.float16 if name.endswith("/kernel") else np.float32)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
-    new = path.with_suffix(path.suffix + ".tmp")
-    new.write_bytes(data)
-    os.replace(new, path)

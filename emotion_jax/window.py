@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from types import TracebackType
 
 # OpenCV's wheels bring their windows for X alone: on Wayland they first complain, then use it.
 os.environ.setdefault("QT_QPA_PLATFORM", "xcb")
@@ -13,6 +12,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "xcb")
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
+from emotion_jax.closing import Closing  # noqa: E402
 from emotion_jax.errors import EmotionError  # noqa: E402
 
 _LARGEST = 1200, 800  # width and height in pixels: fits a laptop's screen
@@ -21,7 +21,7 @@ _ESCAPE = 27
 _FLAGS = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
 
 
-class Window:
+class Window(Closing):
     """A window with one picture, fitted to the screen.
 
     Raises, when it is made:
@@ -76,17 +76,6 @@ class Window:
             return bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1)
         except cv2.error:  # it was the last window, and Qt has gone with it
             return False
-
-    def __enter__(self) -> Window:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def show(image: np.ndarray) -> bool:

@@ -1,9 +1,14 @@
-"""Eight CPU devices, before anything touches JAX; and what was compiled once is not again."""
+"""Eight CPU devices, before anything touches JAX; and what was compiled once is not again.
+
+Below: the fixtures that several files share.
+"""
 
 import atexit
 import os
 import shutil
 import tempfile
+
+import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -15,3 +20,21 @@ CACHE = tempfile.mkdtemp(prefix="emotion_jax-tests-")
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+
+@pytest.fixture
+def predictor():
+    """A network that answers without looking."""
+    from false_network import FalsePredictor
+
+    return FalsePredictor()
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """Pictures themselves say how many faces they have."""
+    from false_network import false_detect
+
+    from emotion_jax import faces
+
+    monkeypatch.setattr(faces, "detect", false_detect)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from false_affectnet import COLUMNS, Csv, write_flawed_csv, write_npy, write_plain_csv
 from false_pictures import SIDE, around, make_face
-from test_train import Tiny
+from tiny_runs import Tiny
 
 from emotion_jax import models
 from emotion_jax.config import check_config, default_config

@@ -6,21 +6,11 @@ import threading
 import numpy as np
 import pandas
 import pytest
-from false_network import FalsePredictor, false_detect, write_picture
+from false_network import write_picture
 
 import emotion_jax as ej
 from emotion_jax import analysis, faces, images
 from emotion_jax.errors import EmotionError
-
-
-@pytest.fixture
-def predictor():
-    return FalsePredictor()
-
-
-@pytest.fixture
-def found(monkeypatch):
-    monkeypatch.setattr(faces, "detect", false_detect)
 
 
 def test_one_picture_one_call_all_faces(found, predictor, tmp_path):

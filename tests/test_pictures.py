@@ -6,21 +6,11 @@ import os
 
 import numpy as np
 import pytest
-from false_network import FalsePredictor, false_detect, write_picture
+from false_network import FalsePredictor, write_picture
 
-from emotion_jax import faces, images, pictures, window
+from emotion_jax import images, pictures, window
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS
-
-
-@pytest.fixture
-def predictor():
-    return FalsePredictor()
-
-
-@pytest.fixture
-def found(monkeypatch):
-    monkeypatch.setattr(faces, "detect", false_detect)
 
 
 def read_table(path):

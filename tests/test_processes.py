@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+from tiny_runs import write_faces
 
 from emotion_jax import sharding
-from emotion_jax.data.arrays import Arrays, save_arrays
 from emotion_jax.errors import EmotionError
 
 HERE = Path(__file__).parent
@@ -24,10 +23,10 @@ if count == "2":
     os.environ["JAX_COORDINATOR_BIND_ADDRESS"] = address
     timeouts = {"initialization_timeout": 60, "heartbeat_timeout_seconds": 10}
     jax.distributed.initialize(address, 2, int(index), **timeouts)
-import test_train
+import tiny_runs
 from emotion_jax import models, train
-models.MODELS["tiny"] = test_train.Tiny
-config = test_train.make_config(faces, data__feed=feed, num_epochs=2)
+models.MODELS["tiny"] = tiny_runs.Tiny
+config = tiny_runs.make_config(faces, data__feed=feed, num_epochs=2)
 if faces == "drawn":
     # Built by TFDS, once: the processes start at the same time.
     cache = workdir + "-cache"
@@ -39,14 +38,8 @@ train.train_and_evaluate(config, workdir)
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 8, 136)
-    images = 30 * labels[:, None, None, None] + rng.integers(0, 20, (136, 12, 12, 3))
     # 37 to evaluate on: the last batch is ragged, and so is its share for each process.
-    split = np.repeat([0, 1], [99, 37]).astype(np.uint8)
-    path = tmp_path_factory.mktemp("two") / "faces.npz"
-    save_arrays(path, Arrays(images.astype(np.uint8), split, labels=labels))
-    return path
+    return write_faces(tmp_path_factory.mktemp("two") / "faces.npz", train=99, validation=37)
 
 
 CONFIG = """

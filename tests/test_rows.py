@@ -4,6 +4,8 @@ import contextlib
 import csv
 import json
 import os
+import re
+import resource
 import subprocess
 import sys
 
@@ -160,6 +162,23 @@ def test_a_full_disk_says_what_helps(path, advice, monkeypatch):
         monkeypatch.undo()
         with contextlib.suppress(OSError):  # what is left in the buffer
             full.close()
+
+
+def test_a_disk_that_fills_up_is_told_once_in_words(tmp_path):
+    """A limit on the size of files stands in for the disk; what is left is refused again later."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    full = re.escape(f"'{tmp_path / 'rows.csv'}' cannot be written (File too large)")
+    try:
+        with pytest.raises(EmotionError, match=full), RowWriter(tmp_path / "rows.csv") as writer:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+            for row in make_rows(8) * 10:
+                writer.write([row])
+        writer = RowWriter(tmp_path / "rows.csv")
+        for act in (lambda: writer.write(make_rows(8)), writer.close):
+            with pytest.raises(EmotionError, match=full):
+                act()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_closed_standard_output_is_one_sentence(monkeypatch):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from hypothesis import given
-from test_train import Tiny, make_config
+from tiny_runs import Tiny, make_config
 
 from emotion_jax import models, sharding
 from emotion_jax.data import open_data

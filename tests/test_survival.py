@@ -13,19 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_train import Tiny, last_state, lasting, make_config, rows
+from tiny_runs import SIDE, Tiny, finish_run, last_state, lasting, make_config, rows, write_faces
 
 from emotion_jax import losses, models, steps, train
 from emotion_jax.checkpoint import Checkpoints
-from emotion_jax.data.arrays import Arrays, save_arrays
 from emotion_jax.errors import EmotionError
 from emotion_jax.experiment import make_experiment
 from emotion_jax.inference import load_predictor
 from emotion_jax.manifest import MANIFEST, find_damage, write_manifest
 from emotion_jax.preprocess import ImageSpec
 
-SIDE, BAD_FACE = 12, 17
-
+BAD_FACE = 17
 
 # Of normalized pixels: above it is white alone.
 WHITE = 0.95 * (1 - ImageSpec().mean[0]) / ImageSpec().std[0]
@@ -47,23 +45,12 @@ def networks(monkeypatch):
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 8, 136)
-    images = 30 * labels[:, None, None, None] + rng.integers(0, 20, (136, SIDE, SIDE, 3))
-    images[BAD_FACE] = 255
-    split = np.repeat([0, 1], [96, 40]).astype(np.uint8)
-    path = tmp_path_factory.mktemp("faces") / "faces.npz"
-    save_arrays(path, Arrays(images.astype(np.uint8), split, labels=labels))
-    return str(path)
+    return write_faces(tmp_path_factory.mktemp("faces") / "faces.npz", white=[BAD_FACE])
 
 
 @pytest.fixture(scope="module")
 def finished(faces, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run") / "whole"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.MODELS, "tiny", Tiny)
-        train.train_and_evaluate(make_config(faces), workdir)
-    return workdir
+    return finish_run(faces, tmp_path_factory.mktemp("run") / "whole")
 
 
 def flip(data, i):

@@ -28,6 +28,7 @@ from emotion_jax.data.affectnet_rows import (
 from emotion_jax.data.sources import Example, Target
 from emotion_jax.data.tally import DroppedError, Report, Tally, read_picture
 from emotion_jax.errors import EmotionError
+from emotion_jax.manifest import file_sha256
 from emotion_jax.preprocess import ImageSpec
 
 LISTS = {"train": "training.csv", "validation": "validation.csv"}
@@ -82,7 +83,7 @@ class AffectNet:
             return {
                 **options,
                 "layout": "2017 csv",
-                "lists": {split: files.file_sha256(path) for split, path in lists.items()},
+                "lists": {split: file_sha256(path) for split, path in lists.items()},
                 "pictures": files.listing_sha256(pictures, files.walk(pictures), stat=False),
                 "crop_scale": self.crop_scale,
                 "crop_shift": self.crop_shift,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import lzma
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from emotion_jax.data.sources import Example, Target
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import FERPLUS_COLUMNS, VOTES
+from emotion_jax.manifest import file_sha256
 
 SIDE = 48
 USAGE = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
@@ -45,7 +45,7 @@ class FerPlus:
     channels: ClassVar[int] = 1
 
     def options(self) -> dict[str, Any]:
-        files = {name: _sha256(self._path(name)) for name in (FACES, VOTE_FILE)}
+        files = {name: file_sha256(self._path(name)) for name in (FACES, VOTE_FILE)}
         return {"version": 1, "size": self.size, "files": files}
 
     def splits(self) -> tuple[str, ...]:
@@ -142,8 +142,3 @@ def _face(pixels: str, place: str) -> np.ndarray:
             f"{place}: 'pixels' must be {SIDE * SIDE} numbers from 0 to 255; fetch the file anew"
         )
     return values.astype(np.uint8).reshape(SIDE, SIDE, 1)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

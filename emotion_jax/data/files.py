@@ -33,12 +33,6 @@ def listing_sha256(folder: Path, files: Iterator[Path], *, stat: bool) -> str:
     return mark.hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """A hash of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def clean_path(listed: str) -> str:
     """A path out of a list, relative to a folder and in one spelling.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, TypedDict, TypeVar
@@ -59,13 +60,14 @@ class Tally:
             except DroppedError as reason:
                 return row.name, reason
 
-        for result in map_ahead(attempt, rows):
-            name, example = result()
-            if isinstance(example, DroppedError):
-                self._dropped[split].append((str(example), name))
-            else:
-                self._kept[split] += 1
-                yield example
+        with contextlib.closing(map_ahead(attempt, rows)) as results:
+            for result in results:
+                name, example = result()
+                if isinstance(example, DroppedError):
+                    self._dropped[split].append((str(example), name))
+                else:
+                    self._kept[split] += 1
+                    yield example
 
     def report(self) -> Report:
         """What became of the rows of every split read so far."""

@@ -1,36 +1,22 @@
-"""An ordered map over several threads that reads no further ahead than it must."""
+"""Rows and pictures of a data set are read and encoded by several threads, in order."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
+
+from emotion_jax import threads
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+THREADS = min(os.cpu_count() or 1, 16)  # disks have ends
 
 # Items under way, a thread: enough that one large picture does not hold up the others.
 AHEAD = 4
 
 
-def map_ahead(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Callable[[], Out]]:
-    """Applies a function that lets go of Python's lock, such as a decoder, to items in threads.
-
-    Args:
-      function: of an item.
-      items: taken a few ahead of what is asked for, so that memory stays bounded.
-
-    Yields:
-      For each item, in order, a function that returns the result or raises what was raised.
-    """
-    threads = min(os.cpu_count() or 1, 16)  # disks have ends
-    waiting: deque[Future[Out]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > threads * AHEAD:
-                yield waiting.popleft().result
-        while waiting:
-            yield waiting.popleft().result
+def map_ahead(function: Callable[[In], Out], items: Iterable[In]) -> Generator[Callable[[], Out]]:
+    """Applies a function to items, see `threads.map_ahead`."""
+    return threads.map_ahead(function, items, threads=THREADS, ahead=THREADS * AHEAD)

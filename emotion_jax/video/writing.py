@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import av
 import numpy as np
 
+from emotion_jax.closing import Closing
 from emotion_jax.errors import EmotionError
 from emotion_jax.images import resize
 from emotion_jax.video.sound import Sound, open_sound
@@ -30,7 +30,7 @@ _ENCODERS = {
 _BT709 = 1  # the colours of high definition, in FFmpeg's numbers
 
 
-class FilmWriter(contextlib.AbstractContextManager["FilmWriter"]):
+class FilmWriter(Closing):
     """Writes a film as mp4, which stays readable however the writing ends.
 
     It is written in fragments of two seconds, each complete, and becomes an ordinary mp4 when it is
@@ -112,16 +112,6 @@ class FilmWriter(contextlib.AbstractContextManager["FilmWriter"]):
             container.mux(self._stream.encode())
             if sound is not None:
                 sound.close()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # After an error the film is finished as well as can be; the first error is the one to tell.
-        with contextlib.suppress(EmotionError) if error else contextlib.nullcontext():
-            self.close()
 
     def _begin(self, image: np.ndarray, time_s: float) -> None:
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)

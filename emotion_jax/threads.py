@@ -1,0 +1,39 @@
+"""An ordered map over several threads that reads no further ahead than it is told."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def map_ahead(
+    function: Callable[[In], Out], items: Iterable[In], *, threads: int, ahead: int
+) -> Generator[Callable[[], Out]]:
+    """Applies a function that lets go of Python's lock, such as a decoder, to items in threads.
+
+    Args:
+      function: of an item.
+      items: taken on the caller's thread.
+      threads: at work at a time.
+      ahead: items that are taken beyond the one yielded, so that memory stays bounded.
+
+    Yields:
+      For each item, in order, a function that returns the result or raises what was raised. Once
+      the generator is closed (`contextlib.closing`), only what is under way is still finished.
+    """
+    waiting: deque[Future[Out]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result
+        while waiting:
+            yield waiting.popleft().result
+    finally:
+        pool.shutdown(cancel_futures=True)
