@@ -5,9 +5,11 @@
 Writes a false AffectNet (drawn faces in noisy JPEGs of 400 pixels), builds it, and then on the same
 faces, with one core and with all:
 
-- limit: OpenCV decodes the build's PNGs, out of memory, on a thread a core; nothing else.
+- limit: array_record unpacks the build's records in the same order and batches, on a thread a
+  core, and their bytes are laid side by side; nothing else.
 - ours: an epoch of the build in random order, in batches, as training streams it.
-- keras: `image_dataset_from_directory` on the same PNGs as files.
+- png: OpenCV decodes the same faces as PNGs, out of memory, on a thread a core; nothing else.
+- keras: `image_dataset_from_directory` on those PNGs as files.
 
 Every figure is the median of several rounds, taken in turns. Needs Linux, and Keras beside the
 project: `pip install -e ".[test]"`.
@@ -51,26 +53,28 @@ def main() -> None:
         print(f"\nbuilding from {flags.pictures} JPEGs of {SIDE} pixels, images/s")
         print(f"{'size':>6}{'ours':>9}{'limit':>9}   ratio   (limit: decoding alone, all cores)")
         for size in (64, 224):
-            show(f"{size}", ask(task="build", folder=folder, size=size, cores=cores))
+            found = ask(task="build", folder=folder, size=size, cores=cores)
+            ours, limit = found["ours"], found["limit"]
+            print(f"{size:>6}{ours:>9.0f}{limit:>9.0f}   {ours / limit:.2f}", flush=True)
         print("\nreading, images/s")
-        print(f"{'size':>6}{'cores':>6}{'ours':>9}{'limit':>9}{'keras':>9}   ours/limit ours/keras")
+        print(
+            f"{'size':>6}{'cores':>6}{'ours':>9}{'limit':>9}{'png':>9}{'keras':>9}"
+            f"{'ours/limit':>12}{'ours/png':>11}{'ours/keras':>12}"
+        )
         for size in (64, 224):
             for some in dict.fromkeys([tuple(cores[:1]), tuple(cores)]):
                 words = {"folder": folder, "size": size, "cores": some, "rounds": flags.rounds}
-                show(f"{size:>6}{len(some):>6}"[1:], ask(task="read", **words))
+                found = ask(task="read", **words)
+                line = "".join(f"{found[name]:9.0f}" for name in ("ours", "limit", "png", "keras"))
+                line += f"{found['ours'] / found['limit']:>12.2f}"
+                line += f"{found['ours'] / found['png']:>11.1f}"
+                print(f"{size:>6}{len(some):>6}{line}{found['ours'] / found['keras']:>12.1f}")
         print("\nmemory of a streamed epoch at 64 pixels, MB resident")
         print(f"{'images':>8}{'after 20 batches':>18}{'at the end':>12}{'the set itself':>16}")
         for times in (1, 10):
             # Twice: the first process builds, and its memory would count.
             _, found = (ask(task="memory", folder=folder, times=times, cores=cores) for _ in "ab")
             print("{images:>8}{early:>18.0f}{peak:>12.0f}{set:>16.0f}".format(**found), flush=True)
-
-
-def show(name: str, found: dict[str, float]) -> None:
-    ours, limit, keras = found["ours"], found["limit"], found.get("keras")
-    line = f"{name:>6}{ours:>9.0f}{limit:>9.0f}"
-    line += f"   {ours / limit:.2f}" if keras is None else f"{keras:>9.0f}{ours / limit:>13.2f}"
-    print(line + (f"{ours / keras:>11.1f}" if keras else ""), flush=True)
 
 
 def ask(**words: Any) -> dict[str, float]:
@@ -107,15 +111,13 @@ def read_task(folder: str, size: int, rounds: int) -> dict[str, float]:
 
     from emotion_jax.data.affectnet import AffectNet
     from emotion_jax.data.builds import RecordPixels, build
-    from emotion_jax.images import encode_png
 
     built = build(AffectNet(f"{folder}/affectnet", size), f"{folder}/cache")
     pixels = RecordPixels(built.folder, "train")
-    # At 224 pixels a part will do: 16 batches are seconds.
-    count = min(len(pixels) // BATCH, 16 if size > 100 else 1000) * BATCH
+    count = len(pixels) // BATCH * BATCH
     labels = built.targets["train"][:count]
     images = np.concatenate(list(pixels.stream(np.arange(count).reshape(-1, BATCH))))
-    pngs = [np.frombuffer(encode_png(image), np.uint8) for image in images]
+    pngs = [cv2.imencode(".png", image[..., ::-1])[1] for image in images]
     del images
     root = Path(folder, f"png{size}")
     for i, (png, label) in enumerate(zip(pngs, labels, strict=True)):
@@ -133,9 +135,14 @@ def read_task(folder: str, size: int, rounds: int) -> dict[str, float]:
     def decode(share: list[np.ndarray]) -> int:
         return sum(cv2.imdecode(png, cv2.IMREAD_COLOR_RGB).shape[0] // size for png in share)
 
+    def unpack(batch: np.ndarray) -> int:
+        assert b"".join(pixels.records.__getitems__(batch.tolist()))
+        return len(batch)
+
     with ThreadPoolExecutor(threads) as pool:
         contestants: dict[str, Callable[[], int]] = {
-            "limit": lambda: sum(pool.map(decode, shares)),
+            "limit": lambda: sum(pool.map(unpack, order)),
+            "png": lambda: sum(pool.map(decode, shares)),
             "ours": lambda: sum(map(len, pixels.stream(order))),
             "keras": lambda: sum(len(images) for images, _ in dataset),
         }
