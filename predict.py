@@ -138,8 +138,10 @@ def main() -> None:
             print(f"  --{name:15} {' '.join(FLAGS[name].help.split())}")
     else:
         enable_compilation_cache()
+        from emotion_jax.pictures import analyze_pictures, check_sources
+
+        check_sources(pictures)  # a wrong name is told at once: JAX takes seconds to load
         from emotion_jax import load_predictor
-        from emotion_jax.pictures import analyze_pictures
 
         predictor = load_predictor(FLAGS.model)
         end_loading()
@@ -175,6 +177,9 @@ def make_finder() -> Finder:
 
 def read_film() -> None:
     """Do what `--video` says."""
+    from emotion_jax.video import FilmReader
+
+    FilmReader(FLAGS.video)  # a wrong name is told at once, likewise
     from emotion_jax import load_predictor
     from emotion_jax.film import analyze_film
     from emotion_jax.tracking import SMOOTHING

@@ -109,6 +109,17 @@ def analyze_pictures(
     return summary
 
 
+def check_sources(paths: Sequence[str]) -> None:
+    """Find out, by their names alone, whether paths mean any picture.
+
+    Raises:
+      EmotionError: none does.
+    """
+    sources, skipped = _find_all(paths)
+    if not sources:
+        raise EmotionError(_all_failed(skipped))
+
+
 def choose_targets(sources: Sequence[str], output: str | os.PathLike[str]) -> dict[str, str]:
     """Choose where each source's annotated picture goes: no two to one file, none to a source.
 

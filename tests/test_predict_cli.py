@@ -92,6 +92,19 @@ def test_bad_input_is_one_sentence(arguments, words):
     assert all(word in done.stderr for word in words)
 
 
+@pytest.mark.parametrize("flag", ["--image=absent.jpg", "--image=none/*.png", "--video=absent.mp4"])
+def test_a_wrong_source_is_told_before_the_network_loads(flag):
+    code = (
+        f"import runpy, sys; sys.argv = ['predict.py', '{flag}']\n"
+        "try: runpy.run_path('predict.py', run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 2, end.code\n"
+        "sys.exit('jax' in sys.modules)"
+    )
+    done = predict(code=code)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_debug_shows_where():
     done = predict("--camera", "--device=99", "--noshow", "--debug")
     assert done.returncode != 0 and "Traceback" in done.stderr and "EmotionError" in done.stderr
