@@ -5,6 +5,7 @@ A lever is a word:
 - padN: channels padded to multiples of N inside the step, the input's too. XLA pads for tensor
   cores in float16, never in bfloat16. Gradients flow through the padding and come back cropped.
 - scanN: N steps in one call.
+- direct: XLA's own convolutions on a CPU, too, where training uses Winograd's.
 - rbg: dropout's keys from the device's own generator.
 - bits8: dropout from 8 random bits a number, not 32; its rate is rounded to 1/256.
 - still: no gradient of the bias before a BatchNorm, which is zero anyway: the mean takes it away.
@@ -26,7 +27,7 @@ import jax.numpy as jnp
 from emotion_jax.models import simplenet, vgg
 from emotion_jax.preprocess import ImageSpec
 
-WORDS = ("pad", "scan", "rbg", "bits8", "still", "bf16norm", "remat")
+WORDS = ("pad", "scan", "rbg", "bits8", "still", "bf16norm", "remat", "direct")
 
 
 def number(levers: list[str], word: str, otherwise: int) -> int:
