@@ -31,6 +31,8 @@ from emotion_jax.steps import TrainState, eval_variables
 ITEMS = ("model", "optimizer", "meta")
 # Bytes that a checkpoint takes beside its arrays, generously: some sixty small files.
 ROOM = 1 << 20
+# What Orbax raises where a file without hashes says what it never wrote.
+_TROUBLE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)
 
 
 class Checkpoints:
@@ -55,9 +57,9 @@ class Checkpoints:
         """
 
         def score(metrics: Any) -> float:
-            value = metrics.get(monitor, math.nan)
+            value = metrics.get(monitor) if isinstance(metrics, dict) else None
             # What is not a number is never the best.
-            if not math.isfinite(value):
+            if not isinstance(value, int | float) or not abs(value) < math.inf:
                 return -math.inf
             return -value if monitor.endswith("loss") else value
 
@@ -72,7 +74,7 @@ class Checkpoints:
         if not read_only:
             sharding.wait_for_everyone("checkpoints are checked")
         best = policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
-        with _quiet():
+        with _quiet(), _told(self._folder):
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 item_names=ITEMS,
@@ -112,7 +114,8 @@ class Checkpoints:
         def rank(step: int) -> tuple[float, int]:
             return self._score(self._manager.metrics(step) or {}), step
 
-        return max(filter(self._is_whole, self._manager.all_steps()), key=rank, default=None)
+        with _told(self._folder):
+            return max(filter(self._is_whole, self._manager.all_steps()), key=rank, default=None)
 
     def save(
         self, state: TrainState, meta: dict[str, Any], metrics: dict[str, float] | None
@@ -142,7 +145,7 @@ class Checkpoints:
         """Reads the newest whole checkpoint into arrays placed like those of `state`."""
         target = jax.tree.map(_abstract, state)
         model, rest = _split(target)
-        try:
+        with _told(self._folder):
             item = self._manager.restore(
                 self.latest_step,
                 args=ocp.args.Composite(
@@ -151,18 +154,14 @@ class Checkpoints:
                     meta=ocp.args.JsonRestore(),
                 ),
             )
-        except (ValueError, KeyError, OSError) as error:
-            raise _mismatch(self._folder, error) from error
         return _join(item["model"], item["optimizer"]), item["meta"]
 
     def read_meta(self, step: int | None = None) -> dict[str, Any]:
         """The `meta` of one checkpoint, by default the best."""
         step = self._pick(step)
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        try:
+        with _told(self._folder):
             return self._manager.restore(step, args=args)["meta"]
-        except (ValueError, KeyError, OSError) as error:
-            raise _mismatch(self._folder, error) from error
 
     def read_model(self, variables: Any, step: int | None = None) -> Any:
         """The `model` of one checkpoint, by default the best, as NumPy arrays.
@@ -175,10 +174,8 @@ class Checkpoints:
         # NumPy targets: without them Orbax wants the devices that wrote the file.
         target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), variables)
         args = ocp.args.Composite(model=ocp.args.StandardRestore(target))
-        try:
+        with _told(self._folder):
             return self._manager.restore(step, args=args)["model"]
-        except (ValueError, KeyError, OSError) as error:
-            raise _mismatch(self._folder, error) from error
 
     def _check_all(self, *, set_aside: bool) -> None:
         """Finds the damaged ones; `set_aside` moves them out of the run's way."""
@@ -272,11 +269,18 @@ def _unused(path: Path) -> Path:
     return free
 
 
-def _mismatch(folder: Any, error: Exception) -> EmotionError:
-    return EmotionError(
-        f"'{folder}' holds checkpoints of another network, or damaged ones ({_reason(error)}); "
-        "use another --workdir or --model"
-    )
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Makes one sentence of what Orbax trips over in a folder that is not as it was written."""
+    try:
+        yield
+    except EmotionError:
+        raise
+    except (*_TROUBLE, OSError) as error:
+        raise EmotionError(
+            f"'{folder}' holds checkpoints of another network, or damaged ones ({_reason(error)}); "
+            "use another --workdir or --model"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

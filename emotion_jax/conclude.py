@@ -37,7 +37,7 @@ def evaluate_workdir(config: Any, workdir: str | Path) -> None:
     Raises:
       EmotionError: the workdir holds no checkpoint, or one of another network.
     """
-    workdir = Path(workdir).expanduser()
+    workdir = Path(os.path.expanduser(workdir))
     if not (workdir / "checkpoints").is_dir():
         raise EmotionError(f"--workdir: no run in '{workdir}'; train it first, without --mode=eval")
     experiment = make_experiment(config)

@@ -1,4 +1,4 @@
-"""Configs: every key with its default and its reason, and what its value may be.
+"""Configs: every key with its default and its reason; `config_check` says what values may be.
 
 A file in `configs/` takes `default_config()` and changes what differs.
 """
@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
-
-from emotion_jax.errors import EmotionError
 
 # What may choose the best checkpoint; the first does unless a config says otherwise.
 MONITORED = ("val/accuracy", "val/macro_f1", "val/loss")
@@ -180,106 +178,6 @@ def affectnet_config() -> ConfigDict:
     config.augment.brightness = 0.2
     config.augment.contrast = 0.2
     return config
-
-
-def check_config(config: Any) -> None:
-    """Refuses keys that are missing or unknown, and values that cannot be meant.
-
-    Raises:
-      EmotionError: naming the key.
-    """
-    known, values = dict(flatten(default_config())), dict(flatten(config))
-    # Each network has options of its own; make_model knows them.
-    keys = {key for key in known.keys() ^ values.keys() if not key.startswith("model.")}
-    for key in sorted(keys | {"model.name"} - values.keys()):
-        raise EmotionError(
-            unknown_key(key, known) if key in values else f"{key}: is missing; set it"
-        )
-    for key in ("image_size", "batch_size", "eval_batch_size", "accumulate", "num_epochs"):
-        if config[key] < 1:
-            raise EmotionError(f"{key}: {config[key]}; must be at least 1")
-    if config.image_size > 4096:  # no face is larger, and memory ends
-        raise EmotionError(f"image_size: {config.image_size}; must be at most 4096 pixels")
-    if config.channels not in (1, 3) or (config.channels == 1 and not config.grey):
-        raise EmotionError(f"channels: {config.channels}; use 3, or 1 with grey=True")
-    for key in ("mean", "std"):
-        if len(config[key]) not in (1, config.channels) or (key == "std" and min(config.std) <= 0):
-            raise EmotionError(
-                f"{key}: {config[key]}; use one number or {config.channels}, of std above 0"
-            )
-    for key, (low, high) in _RANGES.items():
-        if not low <= values[key] <= high:
-            raise EmotionError(f"{key}: {values[key]}; must be from {low} to {high}")
-    for key, choices in _CHOICES.items():
-        if values[key] not in choices:
-            raise EmotionError(f"{key}: '{values[key]}'; use one of {', '.join(choices)}")
-    for key, default in known.items():
-        numbers = values.get(key, ())
-        if isinstance(default, tuple) and not all(isinstance(x, int | float) for x in numbers):
-            raise EmotionError(
-                f"{key}: {numbers}; must be numbers, such as {default or (0.2, 0.3)}"
-            )
-    for key in ("train_images", "val_images", "class_cap", "seed"):
-        if config.data[key] < 0:
-            raise EmotionError(f"data.{key}: {config.data[key]}; must be at least 0")
-    if not 0 <= config.data.holdout < 1:
-        raise EmotionError(f"data.holdout: {config.data.holdout}; must be at least 0 and below 1")
-    # Past these a crop shows a dot, or no face.
-    if not 0.5 <= config.data.crop_scale <= 4 or not -1 <= config.data.crop_shift <= 1:
-        crop = f"data.crop_scale: {config.data.crop_scale}, data.crop_shift: "
-        raise EmotionError(f"{crop}{config.data.crop_shift}; must lie in 0.5..4 and in -1..1")
-    if not 0 <= config.ema_decay < 1:
-        raise EmotionError(f"ema_decay: {config.ema_decay}; must be at least 0 and below 1")
-    if not 0 < config.optimizer.learning_rate < float("inf"):
-        raise EmotionError(
-            f"optimizer.learning_rate: {config.optimizer.learning_rate}; must be > 0"
-        )
-    if not 0 < config.augment.crop_area <= 1:
-        raise EmotionError(f"augment.crop_area: {config.augment.crop_area}; must be in (0, 1]")
-    if config.augment.mixup and config.batch_size % 2:
-        raise EmotionError(
-            f"batch_size: {config.batch_size}; mixup blends pairs, use an even number"
-        )
-
-
-_RANGES: dict[str, tuple[float, float]] = {
-    "num_devices": (0, 1e9),
-    "checkpoint_every": (0, 1e9),
-    "augment.flip": (0, 1),
-    "augment.crop_aspect": (1, 100),
-    "augment.translate": (0, 1),
-    "augment.rotate": (0, 180),
-    "augment.brightness": (0, 1),
-    "augment.contrast": (0, 1),
-    "augment.grey": (0, 1),
-    "augment.glasses": (0, 1),
-    "augment.darkness": (0, 1),
-    "augment.backlight": (0, 1),
-    "augment.blur": (0, 1),
-    "augment.erase": (0, 1),
-    "augment.erase_area": (0, 1),
-    "augment.mixup": (0, 100),
-    "loss.label_smoothing": (0, 0.99),
-    "loss.class_weight_power": (0, 10),
-    "loss.logit_adjustment": (0, 10),
-    "data.num_classes": (7, 8),
-    "data.sampling_power": (0, 1),
-    "optimizer.weight_decay": (0, 1e9),
-    "optimizer.momentum": (0, 0.99999),
-    "optimizer.b2": (0, 0.9999999),
-    "optimizer.rho": (0, 0.99999),
-    "optimizer.clip_norm": (0, 1e9),
-    "schedule.warmup_epochs": (0, 1e9),
-    "schedule.factor": (0, 1e9),
-    "schedule.final_ratio": (0, 1e9),
-}
-
-_CHOICES = {
-    "best": MONITORED,
-    "on_nonfinite": ("stop", "skip"),
-    "data.feed": ("auto", "stream", "resident"),
-    "data.train_votes": ("majority", "distribution"),
-}
 
 
 def flatten(config: Any, section: str = "") -> Iterator[tuple[str, Any]]:

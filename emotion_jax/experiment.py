@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from emotion_jax import metrics, sharding, steps
 from emotion_jax.augmentation import Augmentation, augment
-from emotion_jax.config import check_config
+from emotion_jax.config_check import check_config
 from emotion_jax.data import open_data
 from emotion_jax.data.pipeline import (
     Resident,
@@ -37,6 +37,8 @@ from emotion_jax.preprocess import ImageSpec
 from emotion_jax.winograd import accelerate
 
 Feed = Stream | Resident
+# Steps are counted in int32.
+MAX_STEPS = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +189,11 @@ def make_experiment(config: Any) -> Experiment:
         faces = len(splits["train"])
         raise EmotionError(
             f"batch_size: {config.batch_size} is more than the {faces} training faces"
+        )
+    if config.num_epochs * steps_per_epoch > MAX_STEPS:
+        raise EmotionError(
+            f"num_epochs: {config.num_epochs} of {steps_per_epoch} steps; a run has at most "
+            f"{MAX_STEPS} steps"
         )
     schedule = make_schedule(
         learning_rate=config.optimizer.learning_rate,

@@ -16,6 +16,7 @@ without its top, becomes weights to train from: init_from in a config.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def _from_run() -> tuple[Any, dict[str, Any]]:
 
 def _calibrate(predictor: Predictor) -> float:
     """The temperature of the run's validation faces; says what it does to them."""
-    folder = Path(FLAGS.model).expanduser()
+    folder = Path(os.path.expanduser(FLAGS.model))
     if folder.parent.name == "checkpoints":
         folder = folder.parent.parent
     config = read_config(folder)

@@ -8,12 +8,14 @@ refused, and so is an array that claims more than the file holds. The only file 
 from __future__ import annotations
 
 import contextlib
+import lzma
 import math
 import os
 import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +34,9 @@ MEMBER = "model.weights.h5"
 MAX_DEPTH, MAX_NODES, MAX_NAMES = 16, 10_000, 512
 # Weights barely compress: an archive that unpacks to more than this many times itself is a trap.
 MAX_RATIO = 4
+
+# What HDF5 and Python's readers of archives raise at damage, besides errors of their own.
+_TROUBLE = (OSError, EOFError, RuntimeError, KeyError, ValueError, TypeError)
 
 # The arrays of a convolution, a dense layer and a BatchNorm, by the rank of the first, in the
 # order in which Keras keeps them.
@@ -73,7 +78,7 @@ def open_layers(path: Path) -> Iterator[list[Layer]]:
             layers = _find_layers(_Walk(path), file)
             _check_storage(path, layers, size)
             yield layers
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (*_TROUBLE, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         if isinstance(error, EmotionError):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -22,6 +22,11 @@ from PIL import Image, UnidentifiedImageError  # noqa: E402
 from emotion_jax.errors import EmotionError  # noqa: E402
 
 MAX_BYTES = 1 << 30  # the largest picture allowed, uncompressed at 8 bytes a pixel
+# Photographs have 1 to 20 pixels a byte, blank pages a few hundred: a larger picture of which a
+# byte claims more is a trap. WebP takes 34 bytes of memory a pixel, so that 5 kB took 4.3 GB.
+_MUCH, _MAX_RATIO = 16_000_000, 1000
+# Pixels that are converted at a time: more would take a multiple of the picture's own memory.
+_STRIP = 1 << 20
 
 SUFFIXES = tuple(".jpg .jpeg .jfif .png .bmp .gif .tif .tiff .webp .avif .jp2 .ppm .pgm".split())
 
@@ -80,10 +85,12 @@ def decode_image(data: bytes, name: str = "the picture") -> np.ndarray:
             with Image.open(io.BytesIO(data)) as picture:  # the header only
                 if picture.format not in _FORMATS:
                     raise EmotionError(f"'{name}' is {picture.format}; save it as JPEG or PNG")
-                _check_size(picture.size, name)
+                _check_size(picture.size, len(data), name)
                 picture.load()
                 orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
-                return _upright(_to_rgb(picture, name), orientation)
+                image = _to_rgb(picture, name)
+            del picture  # and with it the decoder's own pixels
+            return _upright(image, orientation)
     except EmotionError:
         raise
     except Image.DecompressionBombError as error:
@@ -102,14 +109,29 @@ def _too_large(name: str) -> str:
     return f"'{name}' claims more than {limit} million pixels; give a smaller picture"
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
+def _check_size(size: tuple[int, int], count: int, name: str) -> None:
+    """Refuses a picture of a file of `count` bytes by what its header claims."""
     width, height = size
     if width * height > MAX_PIXELS:
         raise PictureTooLargeError(f"{_too_large(name)} than {width} x {height}")
+    if width * height > max(_MUCH, _MAX_RATIO * count):
+        raise PictureTooLargeError(
+            f"'{name}' claims {width} x {height} pixels in {count} bytes; give a smaller picture"
+        )
 
 
 def _to_rgb(picture: Image.Image, name: str) -> np.ndarray:
     """The pixels of a loaded picture of any mode as uint8 `[H, W, 3]`."""
+    width, height = picture.size
+    image = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _STRIP // width)
+    for top in range(0, height, rows):
+        strip = picture.crop((0, top, width, min(top + rows, height)))
+        image[top : top + rows] = _strip_to_rgb(strip, name)
+    return image
+
+
+def _strip_to_rgb(picture: Image.Image, name: str) -> np.ndarray:
     if picture.mode == "F":
         raise EmotionError(f"'{name}' holds floating-point pixels; save it with 8 or 16 bits")
     if picture.mode.startswith("I"):  # 16 bits of grey; convert() would cut at 255, not scale

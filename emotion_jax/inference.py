@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from emotion_jax.errors import EmotionError
+from emotion_jax.json_files import parse_json
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.models import make_model
-from emotion_jax.preprocess import ImageSpec
+from emotion_jax.preprocess import ImageSpec, check_spec
 from emotion_jax.steps import predict_probs
 from emotion_jax.weights import (
     SHIPPED,
@@ -33,6 +34,8 @@ from emotion_jax.winograd import Kernels, transform_kernels, use_kernels
 DEFAULT = "simplenet-narrow-ferplus"
 # Faces in one call of the network; more are taken in turns, so that memory stays bounded.
 MAX_BATCH = 256
+# Of weights' meta. Past these all answers are alike, or logits leave the range of their type.
+TEMPERATURES = (1e-3, 1e3)
 
 
 class Predictor:
@@ -50,8 +53,10 @@ class Predictor:
         self.model, self.spec, self.meta = model, spec, meta
         self.variables = jax.device_put(variables)
         temperature = meta.get("temperature", 1.0)
-        if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
-            raise EmotionError(f"temperature: {temperature!r} in the weights' meta; use > 0")
+        low, high = TEMPERATURES
+        if not isinstance(temperature, int | float) or not low <= temperature <= high:
+            value = repr(temperature)[:60]
+            raise EmotionError(f"temperature: {value} in the weights' meta; use {low} to {high}")
         self._kernels: Kernels = {}
         if jax.default_backend() == "cpu" and getattr(model, "dtype", None) == jnp.float32:
             self._kernels = transform_kernels(self.variables["params"])
@@ -135,7 +140,10 @@ def model_from_meta(meta: dict[str, Any]) -> tuple[nn.Module, ImageSpec, Any]:
         model = make_model(meta["model"]["name"], num_classes=len(classes), **options)
         fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["spec"].items()}
         spec = ImageSpec(**fields)
-    except (KeyError, TypeError, AttributeError) as error:
+        check_spec(spec)
+    except EmotionError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise EmotionError(f"the checkpoint's meta is not ours ({error})") from error
     # A shape, not a picture: a size that cannot be meant must cost nothing.
     image = jax.ShapeDtypeStruct((1, spec.size, spec.size, spec.channels), jnp.float32)
@@ -163,7 +171,7 @@ def load_predictor(path: str | Path | None = None) -> Predictor:
       EmotionError: there are no such weights, or they are damaged or of another network.
     """
     folder = _find(path)
-    if (folder / WEIGHTS).is_file():
+    if os.path.isfile(folder / WEIGHTS):
         meta = read_meta(folder)
         model, spec, shapes = model_from_meta(meta)
         variables = load_weights(folder, shapes, meta.get("sha256"))
@@ -182,7 +190,7 @@ def read_variables(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, A
       EmotionError: there are no such weights, or they are damaged.
     """
     folder = _find(path)
-    if (folder / WEIGHTS).is_file():
+    if os.path.isfile(folder / WEIGHTS):
         meta = read_meta(folder)
         return read_arrays(folder, meta.get("sha256")), meta
     *_, variables, meta = _load_checkpoint(folder)
@@ -192,7 +200,7 @@ def read_variables(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, A
 def _find(path: str | Path | None) -> Path:
     """The folder that a path, or a name of shipped weights, means."""
     name = str(DEFAULT if path is None else path)
-    return SHIPPED / name if name in shipped_names() else Path(name).expanduser()
+    return SHIPPED / name if name in shipped_names() else Path(os.path.expanduser(name))
 
 
 def _load_checkpoint(path: Path) -> tuple[nn.Module, ImageSpec, Any, dict[str, Any]]:
@@ -211,9 +219,9 @@ def _load_checkpoint(path: Path) -> tuple[nn.Module, ImageSpec, Any, dict[str, A
 
 def _find_checkpoints(path: Path) -> tuple[Path, int | None]:
     """The folder of checkpoints, and which of them if `path` says it."""
-    if (path / "checkpoints").is_dir():
+    if os.path.isdir(path / "checkpoints"):
         return path / "checkpoints", None
-    if path.parent.name == "checkpoints" and path.name.isdigit() and path.is_dir():
+    if path.parent.name == "checkpoints" and path.name.isdecimal() and path.is_dir():
         return path.parent, int(path.name)
     if path.name == "checkpoints" and path.is_dir():
         return path, None
@@ -229,7 +237,7 @@ def _monitor(folder: Path) -> str:
     from emotion_jax.config import MONITORED
 
     try:
-        best = json.loads((folder.parent / "config.json").read_text())["best"]
+        best = parse_json((folder.parent / "config.json").read_bytes())["best"]
     except (OSError, ValueError, KeyError, TypeError):
         best = None  # a copied folder without its config: the default of every config
     return best if best in MONITORED else MONITORED[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -63,7 +64,7 @@ class KerasNetwork:
 
 def is_keras_file(path: str | Path) -> bool:
     """Whether the path is a file that is called as Keras calls its own."""
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     return path.is_file() and path.suffix in (".h5", ".hdf5", ".keras")
 
 
@@ -77,7 +78,7 @@ def read_keras(path: str | Path) -> KerasNetwork:
     Raises:
       EmotionError: it is no such file, not of one of the two networks, or not to be trusted.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     with open_layers(path) as layers:
         convs, denses, norms = ([x for x in layers if x.rank == rank] for rank in (4, 2, 1))
         name = _name(path, len(convs), len(denses), len(norms))

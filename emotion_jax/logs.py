@@ -17,6 +17,7 @@ from rich.text import Text
 
 from emotion_jax.atomic import replace_text
 from emotion_jax.errors import EmotionError
+from emotion_jax.json_files import parse_json
 
 Row = dict[str, Any]
 Moment = tuple[int, float]
@@ -102,9 +103,9 @@ class MetricsLog:
         rows: list[Row] = []
         for number, line in enumerate(lines, start=1):
             try:
-                row = json.loads(line)
+                row = parse_json(line)
                 rows.append({**row, "step": int(row["step"])})
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, OverflowError) as error:
                 # No part of a JSON object is itself one, so a torn line never passes for whole.
                 if number < len(lines):
                     why = f"{self.path}, line {number}: no row of metrics; delete that line"

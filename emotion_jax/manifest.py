@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from emotion_jax.atomic import replace_text
+from emotion_jax.json_files import parse_json
 
 MANIFEST = "sha256.json"
 
@@ -27,7 +28,7 @@ def write_manifest(folder: Path) -> None:
 def find_damage(folder: Path) -> str | None:
     """Says what differs from the manifest in a few words; None where all is as it was written."""
     try:
-        stored = json.loads((folder / MANIFEST).read_bytes())
+        stored = parse_json((folder / MANIFEST).read_bytes())
         files = _files(folder)
         if not isinstance(stored, dict) or not stored:
             return f"{MANIFEST} is no manifest"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 
 from emotion_jax import conclude, metrics, report
 from emotion_jax.checkpoint import Checkpoints
-from emotion_jax.config import MONITORED, check_config
+from emotion_jax.config import MONITORED
+from emotion_jax.config_check import check_config
 from emotion_jax.data.pipeline import make_feed
 from emotion_jax.errors import EmotionError
 from emotion_jax.experiment import Experiment, make_experiment
@@ -34,7 +36,7 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> None:
     Raises:
       EmotionError: the config, the data or the workdir is wrong.
     """
-    workdir = Path(workdir).expanduser()
+    workdir = Path(os.path.expanduser(workdir))
     check_config(config)
     compare_config(config, workdir)
     experiment = make_experiment(config)

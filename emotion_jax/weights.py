@@ -16,6 +16,7 @@ import numpy as np
 
 from emotion_jax.atomic import replace_bytes, replace_text
 from emotion_jax.errors import EmotionError
+from emotion_jax.json_files import parse_json
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # The weights that come with the package, each a folder of that name.
@@ -61,7 +62,7 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / CONFIG
     try:
-        meta = json.loads(path.read_text())
+        meta = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise EmotionError(f"'{path}' cannot be read ({error}); fetch the folder anew") from error
     if not isinstance(meta, dict):
@@ -88,6 +89,11 @@ def load_weights(folder: str | Path, shapes: Any, sha256: str | None) -> Any:
         if arrays[name].shape != x.shape:
             raise EmotionError(
                 f"'{path}' is of another network: {name} is {arrays[name].shape}, not {x.shape}"
+            )
+        if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
+            raise EmotionError(
+                f"'{path}' is no trained network: {name} holds what are no finite numbers; fetch "
+                "it anew, or train again"
             )
     return jax.tree_util.tree_map_with_path(
         lambda place, x: arrays[_name(place)].astype(x.dtype), shapes

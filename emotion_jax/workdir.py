@@ -12,6 +12,7 @@ from typing import Any
 
 from emotion_jax.atomic import replace_text
 from emotion_jax.errors import EmotionError
+from emotion_jax.json_files import parse_json
 
 CONFIG = "config.json"
 # What may change between a run and its continuation: where the same faces lie, how they travel,
@@ -39,7 +40,7 @@ def compare_config(config: Any, workdir: Path) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
             return
-        stored = json.loads(path.read_text())
+        stored = parse_json(path.read_bytes())
     except OSError as error:
         raise _unwritable(workdir, error) from error
     except ValueError as error:
@@ -69,7 +70,7 @@ def read_config(workdir: Path) -> Any:
 
     path = workdir / CONFIG
     try:
-        stored = json.loads(path.read_text())
+        stored = parse_json(path.read_bytes())
         config, known = default_config(), dict(flatten(default_config()))
         # Each network has options of its own.
         config.model = {"name": stored["model"]["name"]}

@@ -9,6 +9,8 @@ import shutil
 import tempfile
 
 import pytest
+from fuzzing import Child
+from hypothesis import HealthCheck, settings
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -20,6 +22,24 @@ CACHE = tempfile.mkdtemp(prefix="emotion_jax-tests-")
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+
+# Files are written for each example: the folder is shared, the time is the disk's.
+FREE = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+# The same examples every time, so that what fails here fails again; and new ones, by the thousand:
+# pytest --hypothesis-profile=thorough, or HYPOTHESIS_PROFILE=thorough.
+settings.register_profile("quick", max_examples=100, derandomize=True, **FREE)
+settings.register_profile("thorough", max_examples=2000, **FREE)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+@pytest.fixture(scope="module")
+def child():
+    """A process that reads damaged files; -s shows what it came to."""
+    made = Child()
+    yield made
+    made.close()
+    print(made.summary())
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from false_pictures import SIDE, around, make_face
 from tiny_runs import Tiny
 
 from emotion_jax import models
-from emotion_jax.config import check_config, default_config
+from emotion_jax.config import default_config
+from emotion_jax.config_check import check_config
 from emotion_jax.data import make_source, open_data
 from emotion_jax.data.affectnet import AffectNet, crop_box
 from emotion_jax.data.arrays import collect

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from emotion_jax import command_line
 from emotion_jax.command_line import config_name, parse_flags
-from emotion_jax.config import check_config, default_config, flatten
+from emotion_jax.config import default_config, flatten
+from emotion_jax.config_check import check_config
 from emotion_jax.errors import EmotionError
 
 ROOT = Path(__file__).parent.parent
@@ -156,6 +157,18 @@ def test_help_comes_before_all_errors(parse, capsys):
     [
         ("batch_size", 0, "must be at least 1"),
         ("num_epochs", -1, "must be at least 1"),
+        ("num_epochs", 10**12, "must be at most 1000000"),
+        ("batch_size", 10**12, "must be at most 1048576"),
+        ("image_size", 4097, "must be at most 4096"),
+        ("seed", -1, "must be from 0 to 4294967295"),
+        ("data.seed", 2**32, "must be from 0 to 4294967295"),
+        ("data.train_faces", 0, "must be at least 1"),
+        ("data.crop_scale", float("nan"), "must be a number"),
+        ("data.crop_scale", 9.0, "must be from 0.5 to 4.0"),
+        ("data.class_cap", -1, "must be from 0 to"),
+        ("mean", (float("nan"),), "must be numbers"),
+        ("std", ("a",), "must be numbers"),
+        ("schedule.milestones", (0.5, 1.5), "must lie in 0..1"),
         ("image_size", 0, "must be at least 1"),
         ("channels", 2, "use 3, or 1 with grey=True"),
         ("channels", 1, "use 3, or 1 with grey=True"),

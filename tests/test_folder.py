@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotion_jax.config import check_config, default_config
+from emotion_jax.config import default_config
+from emotion_jax.config_check import check_config
 from emotion_jax.data import open_data, selection
 from emotion_jax.data.arrays import Arrays, save_arrays
 from emotion_jax.data.builds import build

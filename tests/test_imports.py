@@ -13,7 +13,7 @@ HEAVY = ("tensorflow", "tensorflow_datasets", "cv2", "dlib", "orbax", "matplotli
 
 # From the ground up; a module imports from its own floor and those below, and never in a circle.
 FLOORS = (
-    {"errors", "labels", "atomic", "closing", "wording", "threads"},
+    {"errors", "labels", "atomic", "closing", "json_files", "wording", "threads"},
     {"geometry", "conditions", "winograd"},
     {"calibration", "models", "preprocess", "augmentation", "losses", "metrics", "optim"},
     {"steps"},
@@ -22,6 +22,7 @@ FLOORS = (
         "manifest",
         "sharding",
         "config",
+        "config_check",
         "command_line",
         "workdir",
         "images",

@@ -122,7 +122,8 @@ def run(mapping, state, batch, step, count=2):
 
 def worst(a, b):
     return max(
-        np.abs(x - y).max() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+        np.abs(np.asarray(x) - np.asarray(y)).max()
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     )
 
 

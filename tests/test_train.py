@@ -72,6 +72,15 @@ def test_a_run_learns_and_leaves_everything_behind(finished):
     assert steps == {12, 18, best_row(got)["step"]}
 
 
+def test_the_same_config_trains_to_the_same_bits(faces, finished, tmp_path):
+    train.train_and_evaluate(make_config(faces), tmp_path)
+    config = make_config(faces)
+    jax.tree.map(
+        np.testing.assert_array_equal, last_state(config, tmp_path), last_state(config, finished)
+    )
+    assert [lasting(row) for row in rows(tmp_path)] == [lasting(row) for row in rows(finished)]
+
+
 @pytest.mark.parametrize("every", [4, 0])
 def test_a_killed_run_resumes_to_the_same_bits(
     faces, finished, tmp_path, monkeypatch, every, capsys

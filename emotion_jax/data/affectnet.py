@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -108,7 +109,7 @@ class AffectNet:
         return self._tally.report()
 
     def _root(self) -> Path:
-        return Path(self.folder).expanduser()
+        return Path(os.path.expanduser(self.folder))
 
     def _lists(self) -> dict[str, Path]:
         """The csv lists of the layout of 2017; empty where the layout is that of 2021.
@@ -161,7 +162,7 @@ class AffectNet:
         expression = parse_expression(value("exp"))
         extras = []
         for kind in ("val", "aro"):
-            there = (place / "annotations" / f"{number}_{kind}.npy").exists()
+            there = os.path.exists(place / "annotations" / f"{number}_{kind}.npy")
             extras.append(parse_number(value(kind)) if there else math.nan)
         if not row.path:
             raise DroppedError("missing file")

@@ -28,6 +28,9 @@ from emotion_jax.labels import EMOTIONS, VOTES
 SPLITS = ("train", "validation", "test")
 # Of a file without `split`: the share of the faces, drawn always alike, that validates.
 HELD_OUT = 0.1
+# Faces in memory take at most so many times what the file does, once they take much at all: a file
+# of a few kilobytes may claim, or unpack into, more than any machine has.
+MAX_RATIO, MUCH = 100, 1 << 28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +85,7 @@ def save_arrays(path: str | Path, arrays: Arrays, *, compress: bool = False) -> 
         content["channels"] = np.array(arrays.images.shape[-1])
     else:
         content["images"] = arrays.images
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,16 +107,19 @@ def load_arrays(path: str | Path) -> Arrays:
     Raises:
       EmotionError: no such file, not an array file, or arrays that do not belong together.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if not path.is_file():
         raise EmotionError(
             f"data.dir: no array file '{path}'; python -m emotion_jax.data.arrays makes one"
         )
     try:
-        with zipfile.ZipFile(path):  # np.load would take a single .npy file, too
-            pass
+        with zipfile.ZipFile(path) as archive:  # np.load would take a single .npy file, too
+            _check_bytes(path, sum(member.file_size for member in archive.infolist()))
         with np.load(path, allow_pickle=False) as file:
-            content = {name: file[name] for name in file.files}
+            # What is no array in the archive comes out as its bytes.
+            content = {name: x for name in file.files if isinstance(x := file[name], np.ndarray)}
+    except EmotionError:
+        raise
     except Exception as error:  # a damaged file raises whatever its reader trips over
         raise EmotionError(
             f"'{path}' is not a whole .npz file of plain arrays ({error}); make it anew"
@@ -130,6 +136,15 @@ def load_arrays(path: str | Path) -> Arrays:
     arrays = Arrays(images, split, content.get("labels"), content.get("votes"))
     _check(path, arrays)
     return arrays
+
+
+def _check_bytes(path: Path, needed: int) -> None:
+    """Refuses what would take far more memory than the file has bytes."""
+    if needed > max(MUCH, MAX_RATIO * path.stat().st_size):
+        raise EmotionError(
+            f"'{path}' would take {needed / 1e9:.1f} GB, far more than faces of such a file do; "
+            "make it anew"
+        )
 
 
 def _hold_out(shape: tuple[int, ...]) -> np.ndarray:
@@ -224,6 +239,7 @@ def _decode(path: Path, content: dict[str, np.ndarray]) -> np.ndarray:
         or ends[-1] != len(data)
         or (ends[1:] <= ends[:-1]).any()
         or channels.shape != ()
+        or channels.dtype.kind not in "iu"
         or channels not in (1, 3)
     ):
         raise EmotionError(f"'{path}': pictures, offsets and channels do not fit; make it anew")
@@ -231,6 +247,7 @@ def _decode(path: Path, content: dict[str, np.ndarray]) -> np.ndarray:
     for i, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
         image = decode_image(data[start:end].tobytes(), f"{path}, picture {i}")[..., :channels]
         if i == 0:
+            _check_bytes(path, (len(ends) - 1) * image.size)
             images = np.empty((len(ends) - 1, *image.shape), np.uint8)
         if image.shape != images.shape[1:]:
             raise EmotionError(
@@ -250,7 +267,7 @@ def main() -> None:
     from absl import flags
 
     from emotion_jax import command_line
-    from emotion_jax.config import check_config
+    from emotion_jax.config_check import check_config
 
     holder = command_line.define_config()
     output = flags.DEFINE_string("output", None, "the .npz file to write", command_line.FLAGS)

@@ -143,7 +143,7 @@ def build(source: Source, cache: str | Path, options: dict[str, Any] | None = No
     made_of = {"source": source.name, "format": FORMAT, **options}
     text = json.dumps(made_of, sort_keys=True)
     name = f"{source.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    folder = Path(cache).expanduser() / name
+    folder = Path(os.path.expanduser(cache)) / name
     try:
         if not (folder / "targets.npz").is_file():
             folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import lzma
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, ClassVar
@@ -24,6 +25,8 @@ from emotion_jax.manifest import file_sha256
 SIDE = 48
 USAGE = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 FACES, VOTE_FILE = "fer2013.csv", "fer2013new.csv"
+# The whole of FER2013 has 35,887 faces; a face takes at most 9,216 characters.
+MAX_LINES, MAX_CHARACTERS = 1 << 20, 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +80,7 @@ class FerPlus:
             )
 
     def _path(self, name: str) -> Path:
-        folder = Path(self.folder).expanduser()
+        folder = Path(os.path.expanduser(self.folder))
         for path in (folder / name, folder / f"{name}.xz"):
             if path.is_file():
                 return path
@@ -94,10 +97,10 @@ class FerPlus:
         votes: dict[str, list[list[int]]] = {}
         for line, (usage, *counts) in _columns(path, header):
             for name, count in zip(header[1:], counts, strict=True):
-                if not count.isdecimal() or int(count) > 255:
+                if not count.isdecimal() or len(count) > 3 or int(count) > 255:
                     raise EmotionError(
-                        f"{path}, line {line}: '{name}' is '{count}'; votes are whole numbers from "
-                        "0 to 255, fetch the file anew"
+                        f"{path}, line {line}: '{name}' is '{count[:20]}'; votes are whole numbers "
+                        "from 0 to 255, fetch the file anew"
                     )
             votes.setdefault(usage, []).append([int(counts[i]) for i in order])
         return {usage: np.array(rows, np.uint8) for usage, rows in votes.items()}
@@ -110,25 +113,40 @@ def _open(path: Path) -> IO[str]:
     return path.open(encoding="utf-8-sig", newline="")
 
 
+def _rows(file: IO[str]) -> Iterator[list[str]]:
+    """The cells of each line; a packed file of a few kilobytes may unpack into endless ones."""
+    for _ in range(MAX_LINES):
+        text = file.readline(MAX_CHARACTERS)
+        if len(text) == MAX_CHARACTERS:
+            raise csv.Error(f"a line of {MAX_CHARACTERS} characters and more")
+        if not text:
+            return
+        # A line at a time: no cell holds a line's end, and a stray quote must not swallow more.
+        yield next(csv.reader([text.rstrip("\r\n")], skipinitialspace=True), [])
+    raise csv.Error(f"more than {MAX_LINES} lines")
+
+
 def _columns(path: Path, names: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
     """The named columns of a csv file, each row with the number of its line."""
     try:
         with _open(path) as file:
-            reader = csv.reader(file, skipinitialspace=True)
-            header = [name.strip() for name in next(reader, [])]
+            rows = _rows(file)
+            header = [name.strip() for name in next(rows, [])]
             if missing := [name for name in names if name not in header]:
                 raise EmotionError(
                     f"{path}: no column '{missing[0]}'; its first line must name {', '.join(names)}"
                 )
             places = [header.index(name) for name in names]
-            for row in filter(None, reader):
+            for line, row in enumerate(rows, start=2):
+                if not row:
+                    continue
                 if len(row) != len(header):
                     raise EmotionError(
-                        f"{path}, line {reader.line_num}: {len(row)} columns, the header has "
+                        f"{path}, line {line}: {len(row)} columns, the header has "
                         f"{len(header)}; if the file is cut short, fetch it anew"
                     )
-                yield reader.line_num, [row[i] for i in places]
-    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError, csv.Error) as error:
+                yield line, [row[i] for i in places]
+    except (OSError, EOFError, MemoryError, lzma.LZMAError, UnicodeError, csv.Error) as error:
         raise EmotionError(f"{path} cannot be read ({error}); fetch it anew") from error
 
 

@@ -73,5 +73,6 @@ def check_inside(path: Path, root: Path) -> None:
     Raises:
       DroppedError: it does.
     """
-    if not path.resolve().is_relative_to(root):
+    # Of a link that leads to itself realpath makes something, where resolve() raises.
+    if not Path(os.path.realpath(path)).is_relative_to(root):
         raise DroppedError("path out of the folder")

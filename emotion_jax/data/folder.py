@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,7 +77,7 @@ class Folder:
         return self._tally.report()
 
     def _root(self) -> Path:
-        return Path(self.folder).expanduser()
+        return Path(os.path.expanduser(self.folder))
 
     def _folders(self) -> dict[str, Path]:
         """The folder of each split.

@@ -14,6 +14,8 @@ from emotion_jax.models.vgg import VGG16
 __all__ = ["MODELS", "SimpleNetV2", "VGG16", "make_model"]
 
 MODELS: dict[str, type[nn.Module]] = {"simplenet": SimpleNetV2, "vgg16": VGG16}
+# SimpleNetV2 has 1.4 billion parameters then.
+MAX_WIDTH = 16
 
 
 def make_model(name: str, **kwargs: Any) -> nn.Module:
@@ -52,6 +54,6 @@ def make_model(name: str, **kwargs: Any) -> nn.Module:
         if not pair or not all(0 <= rate < 1 for rate in dropout):
             raise EmotionError(f"model.dropout: {dropout}; use two rates, such as (0.2, 0.3)")
         kwargs["dropout"] = dropout
-    if not kwargs.get("width", 1.0) > 0:
-        raise EmotionError(f"model.width: {kwargs['width']}; must be above 0")
+    if not 0 < kwargs.get("width", 1.0) <= MAX_WIDTH:
+        raise EmotionError(f"model.width: {kwargs['width']}; must be above 0, at most {MAX_WIDTH}")
     return MODELS[name](**kwargs)

@@ -16,6 +16,17 @@ from emotion_jax.errors import EmotionError
 
 # What FFmpeg would read as a film, too: pictures one by one, and plain text as a terminal's screen.
 _NO_FILMS = ("image2", "tty", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe")
+# What would open other files in a stranger's name, or wait at a pipe for ever: lists of films.
+_LISTS = {"concat", "dash", "hls", "imf", "sdp", "vobsub", "webm_dash_manifest"}
+# 8192 x 8192, more than cameras film. Decoders refuse larger frames before they take memory.
+MAX_PIXELS = 1 << 26
+_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(sorted(av.formats_available - _LISTS)),
+    "max_pixels": str(MAX_PIXELS),
+}
+# Pixels longer or taller than this many times themselves are a slip of the header.
+_MAX_ASPECT = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +85,9 @@ class FilmReader:
         self.damage = None
         previous: float | None = None
         turn: tuple[int, list[int]] | None = None
-        with open_film(self._path) as container:
-            stream = _picture_stream(container, self._path)
-            stream.thread_type = "AUTO"
-            origin = Fraction(container.start_time or 0, av.time_base)
-            index = _seek(container, stream, start, origin, self._path)
+        container, stream, index = _enter(self._path, start)
+        with container:
+            origin = _origin(container)
             decoder = _Decoder(container, stream)
             for frame in decoder:
                 if frame.pts is None or frame.time_base is None:
@@ -89,12 +98,16 @@ class FilmReader:
                 previous = time_s
                 if end is not None and time_s >= end:
                     return
-                # Only when it changes: a frame asked for it waits for the garbage collector.
-                if turn is None or turn[0] != frame.rotation:
-                    turn = frame.rotation, _read_matrix(frame)
                 if time_s >= start and index % every == 0:
-                    image = _upright(frame, stream.sample_aspect_ratio, turn[1])
-                    yield Frame(index, time_s, image)
+                    try:
+                        # Only when it changes: a frame asked for it waits for garbage collection.
+                        if turn is None or turn[0] != frame.rotation:
+                            turn = frame.rotation, _read_matrix(frame)
+                        image = _upright(frame, stream.sample_aspect_ratio, turn[1])
+                    except (av.FFmpegError, ValueError):  # pixels of a kind that nothing converts
+                        decoder.spoil()
+                    else:
+                        yield Frame(index, time_s, image)
                 index += 1
             self.damage = self._judge(decoder, float(decoder.reached - origin))
 
@@ -117,8 +130,8 @@ def open_film(path: str) -> Any:
     if Path(path).stat().st_size == 0:
         raise EmotionError(f"'{path}' is empty; give a film")
     try:
-        # "file:" because a name may hold a colon. What a playlist names stays on this computer.
-        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+        # "file:" because a name may hold a colon. Titles may be in any old encoding.
+        container = av.open(f"file:{path}", options=_OPTIONS, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
         what = "cannot be read" if isinstance(error, PermissionError) else "is no readable film"
         reason = getattr(error, "strerror", None) or error
@@ -141,27 +154,50 @@ def _picture_stream(container: Any, path: str) -> Any:
     if not films:
         raise EmotionError(f"'{path}' has no pictures, only sound or text; give a film")
     best = container.streams.best("video")
-    return best if best in films else films[0]
+    stream = best if best in films else films[0]
+    if stream.codec_context is None:
+        raise EmotionError(f"'{path}' has pictures of an unknown coding; save it as mp4")
+    if stream.width * stream.height > MAX_PIXELS:
+        raise EmotionError(
+            f"'{path}' claims frames of {stream.width} x {stream.height}, more than "
+            f"{MAX_PIXELS // 10**6} million pixels; give a smaller film"
+        )
+    return stream
 
 
-def _seek(container: Any, stream: Any, start: float, origin: Fraction, path: str) -> int:
+def _origin(container: Any) -> Fraction:
+    """When a film begins, in seconds of its own clock."""
+    return Fraction(container.start_time or 0, av.time_base)
+
+
+def _enter(path: str, start: float) -> tuple[Any, Any, int]:
+    """A film opened at a key frame at or before `start`, its pictures, the first one's index."""
+    container = open_film(path)
+    stream = _picture_stream(container, path)
+    stream.thread_type = "AUTO"
+    if start <= 0:
+        return container, stream, 0
+    try:
+        return container, stream, _seek(container, stream, start, path)
+    except (av.FFmpegError, ValueError, StopIteration):
+        container.close()  # it cannot be entered in the middle, and is read from its beginning
+        return _enter(path, 0.0)
+
+
+def _seek(container: Any, stream: Any, start: float, path: str) -> int:
     """Go to a key frame at or before `start`; returns the index of the first frame decoded then.
 
     The frames before are counted by their packets, without decoding them.
     """
-    if start <= 0:
-        return 0
-    try:
-        container.seek(int((Fraction(start) + origin) / stream.time_base), stream=stream)
-        first = next(iter(_Decoder(container, stream)))
-        if first.pts is None or first.pts * stream.time_base - origin > start:
-            raise ValueError("the film's index is wrong")
-        with open_film(path) as counted:
-            index = _count_before(counted, stream.index, first.pts)
-        container.seek(int((Fraction(start) + origin) / stream.time_base), stream=stream)
-    except (av.FFmpegError, ValueError, StopIteration):
-        container.seek(0)  # a film that cannot be entered in the middle is read from its beginning
-        return 0
+    origin = _origin(container)
+    place = int((Fraction(start) + origin) / stream.time_base)
+    container.seek(place, stream=stream)
+    first = next(iter(_Decoder(container, stream)))
+    if first.pts is None or first.pts * stream.time_base - origin > start:
+        raise ValueError("the film's index is wrong")
+    with open_film(path) as counted:
+        index = _count_before(counted, stream.index, first.pts)
+    container.seek(place, stream=stream)
     return index
 
 
@@ -192,6 +228,7 @@ class _Decoder:
         self.reached = Fraction(0)
 
     def __iter__(self) -> Iterator[Any]:
+        self._stream.codec_context.options = {"max_pixels": _OPTIONS["max_pixels"]}
         packets = self._container.demux()
         # A film that breaks off in the middle of a packet raises; what came before is whole.
         while (packet := _next(packets)) is not None:
@@ -208,6 +245,10 @@ class _Decoder:
             self.decoded += len(frames)
             yield from frames
 
+    def spoil(self) -> None:
+        """Count the frame just given as one that could not be decoded."""
+        self.decoded, self.damaged = self.decoded - 1, self.damaged + 1
+
 
 def _next(packets: Iterator[Any]) -> Any:
     try:
@@ -222,10 +263,17 @@ def _read_matrix(frame: Any) -> list[int]:
     return [1, 0, 0, 0, 1, 0, 0, 0, 1] if data is None else np.frombuffer(data, np.int32).tolist()
 
 
+def _square_width(frame: Any, aspect: Fraction | None) -> int:
+    """The width of a frame in square pixels; its own where the header's ones cannot be meant."""
+    if not aspect or not 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT:
+        return frame.width
+    width = max(1, round(frame.width * aspect))
+    return width if width * frame.height <= MAX_PIXELS else frame.width
+
+
 def _upright(frame: Any, aspect: Fraction | None, matrix: list[int]) -> np.ndarray:
     """The pixels as a player shows them, uint8 `[H, W, 3]`, RGB."""
-    width = round(frame.width * aspect) if aspect else frame.width
-    image = frame.to_ndarray(format="rgb24", width=width)
+    image = frame.to_ndarray(format="rgb24", width=_square_width(frame, aspect))
     # Where the matrix takes a picture's right and its lower edge: a, b and c, d of libavutil.
     a, b, _, c, d = matrix[:5]
     if abs(a) + abs(d) < abs(b) + abs(c):  # a quarter turn, apart from the mirroring below
