@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from emotion_jax.errors import EmotionError
 from emotion_jax.inference import find_weights, model_from_meta
+from emotion_jax.manifest import file_sha256
 from emotion_jax.preprocess import ImageSpec, fit_size, normalize
 from emotion_jax.weights import WEIGHTS, load_weights, read_meta
 
@@ -47,7 +48,7 @@ def load_teachers(paths: Sequence[str], emotions: Sequence[str]) -> tuple[Teache
 
 def _load(path: str, emotions: list[str]) -> Teacher:
     folder = find_weights(path)
-    if not (folder / WEIGHTS).is_file():
+    if not os.path.isfile(folder / WEIGHTS):
         raise EmotionError(
             f"distill.teachers: no {WEIGHTS} in '{path}'; python -m emotion_jax.export writes it"
         )
@@ -59,8 +60,7 @@ def _load(path: str, emotions: list[str]) -> Teacher:
             f"{len(emotions)}; set data.num_classes, or name another"
         )
     variables = load_weights(folder, shapes, meta.get("sha256"))
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    return Teacher(model, spec, variables, digest)
+    return Teacher(model, spec, variables, file_sha256(folder / WEIGHTS))
 
 
 def answers(

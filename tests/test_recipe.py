@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion_jax.config import check_config
+from emotion_jax.config_check import check_config
 from emotion_jax.data.arrays import Arrays, save_arrays
 from emotion_jax.errors import EmotionError
 from emotion_jax.inference import load_predictor

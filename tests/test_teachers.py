@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train import SIDE, Tiny, faces, last_state, lasting, make_config, rows  # noqa: F401
+from tiny_runs import SIDE, Tiny, last_state, lasting, make_config, rows, write_faces
 
 from emotion_jax import export, models, steps, train
 from emotion_jax.checkpoint import Checkpoints
@@ -25,6 +25,11 @@ from emotion_jax.weights import save_weights
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setitem(models.MODELS, "tiny", Tiny)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    return write_faces(tmp_path_factory.mktemp("faces") / "faces.npz")
 
 
 def write_teacher(folder, seed, spec, emotions=EMOTIONS):
@@ -80,12 +85,12 @@ def test_answers_are_the_mean_of_softened_probabilities(two):
     assert got.dtype == np.float32 and got.sum(1) == pytest.approx(1)
 
 
-def distilled(faces, teachers, **changes):  # noqa: F811
+def distilled(faces, teachers, **changes):
     distill = {"distill__teachers": tuple(teachers), "distill__temperature": 3.0}
     return make_config(faces, **distill, distill__share=0.8, **changes)
 
 
-def test_a_run_learns_from_its_teachers_and_resumes_to_the_same_bits(faces, two, tmp_path):  # noqa: F811
+def test_a_run_learns_from_its_teachers_and_resumes_to_the_same_bits(faces, two, tmp_path):
     config = distilled(faces, two, num_epochs=2, optimizer__sam_rho=0.05)
     whole, part = tmp_path / "whole", tmp_path / "part"
     train.train_and_evaluate(config, whole)
@@ -126,7 +131,7 @@ def test_a_run_learns_from_its_teachers_and_resumes_to_the_same_bits(faces, two,
     assert "teachers" not in json.loads((tmp_path / "out/config.json").read_text())
 
 
-def test_a_network_taught_by_one_alone_comes_to_answer_like_it(faces, two, tmp_path):  # noqa: F811
+def test_a_network_taught_by_one_alone_comes_to_answer_like_it(faces, two, tmp_path):
     """Of labels nothing reaches a loss whose share is all the teachers'."""
     start = tmp_path / "start"
     same = {"augment__mixup": 0.0, "optimizer__learning_rate": 0.05, "num_epochs": 8}
@@ -148,7 +153,7 @@ def test_a_network_taught_by_one_alone_comes_to_answer_like_it(faces, two, tmp_p
     assert [row["train/loss"] for row in rows(tmp_path / "wrong")] == pytest.approx(losses)
 
 
-def test_bad_teachers_are_told_in_one_sentence_and_bind_no_folder(faces, tmp_path):  # noqa: F811
+def test_bad_teachers_are_told_in_one_sentence_and_bind_no_folder(faces, tmp_path):
     seven = write_teacher(tmp_path / "seven", 0, ImageSpec(size=SIDE), EMOTIONS[:7])
     damaged = write_teacher(tmp_path / "damaged", 0, ImageSpec(size=SIDE))
     with (tmp_path / "damaged" / "model.safetensors").open("ab") as file:
