@@ -4,6 +4,8 @@
 #     bash benchmarks/gpu_session.sh step    the step beside PyTorch, and each lever alone
 #     bash benchmarks/gpu_session.sh peers   more batches, float32, VGG16, PyTorch autotuned
 #     bash benchmarks/gpu_session.sh run     whole runs, inference in bulk
+#     bash benchmarks/gpu_session.sh recipe     docs/ferplus.md: full networks, a narrow student
+#     bash benchmarks/gpu_session.sh ablations  docs/ferplus.md: what each choice is worth
 #
 # Each part ends within nine minutes (LIMIT, in seconds, says otherwise), and goes on where it was
 # stopped: what was measured lies in benchmarks/results, and a copy in $OUT if that is set. A lever
@@ -16,7 +18,17 @@ results=benchmarks/results
 mkdir -p "$results"
 
 keep() {
-    if [ -n "${OUT:-}" ]; then cp "$results"/* "$OUT"/; fi
+    if [ -z "${OUT:-}" ]; then return; fi
+    cp "$results"/* "$OUT"/ 2>/dev/null
+    for folder in runs/recipe/weights/*/; do
+        if [ -d "$folder" ]; then tar -C runs/recipe/weights -cf "$OUT/$(basename "$folder").tar" "$(basename "$folder")"; fi
+    done
+    for job in recipe ablations; do
+        if [ -d "runs/$job" ]; then
+            find "runs/$job" -name '*.log' -o -name '*.jsonl' -o -name scores.json |
+                tar -czf "$OUT/$job.tar.gz" -T -
+        fi
+    done
 }
 trap keep EXIT
 
@@ -30,6 +42,13 @@ rows() {
 within() {
     local left=$((end - SECONDS))
     if [ "$left" -gt 20 ]; then timeout "$left" "$@"; fi
+}
+
+# A run that is asked to stop has a minute to save.
+train() {
+    faces="${FACES:-data/ferplus.npz}"
+    python3 "$@" --seconds=$((end - SECONDS - 60)) --overrides data.source=arrays \
+        data.dir="$faces" ${EPOCHS:+num_epochs="$EPOCHS"} ${MORE:-}
 }
 
 if command -v nvidia-smi >/dev/null; then
@@ -59,8 +78,14 @@ run)
     within python3 benchmarks/bulk_inference.py --faces=65536 --batch 256 4096 |
         tee "$results/bulk_inference.txt"
     ;;
+recipe)
+    train benchmarks/recipe.py --seeds="${SEEDS:-0,1,2}"
+    ;;
+ablations)
+    train benchmarks/ablations.py --seeds="${SEEDS:-0,1,2}" ${ONLY:+--only="$ONLY"}
+    ;;
 *)
-    sed -n '2,11s/^# \{0,1\}//p' "$0"
+    sed -n '2,13s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac

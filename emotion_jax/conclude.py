@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 import shlex
 import shutil
@@ -17,6 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from emotion_jax import metrics, report, sharding
+from emotion_jax.atomic import replace_text
 from emotion_jax.checkpoint import Checkpoints
 from emotion_jax.data.pipeline import Stream
 from emotion_jax.errors import EmotionError
@@ -29,6 +32,8 @@ from emotion_jax.steps import predict_probs
 
 # Faces on a contact sheet: four lines of eight.
 SHOWN = 32
+# The best checkpoint's scores, as the tables say them.
+SCORES = "scores.json"
 
 
 def evaluate_workdir(config: Any, workdir: str | Path) -> None:
@@ -55,18 +60,24 @@ def conclude(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) ->
     console = Console(quiet=not first)
     step = checkpoints.best_step
     variables = _best_model(experiment, checkpoints, workdir)
-    for name in ("validation", "test"):
+    ways = (False, True) if experiment.config.report_mirrored else (False,)
+    scores: dict[str, Any] = {"step": step}
+    for name, mirrored in itertools.product(("validation", "test"), ways):
         if name not in experiment.splits:
             continue
         feed = Stream(experiment.splits[name], experiment.mesh)
-        measured = experiment.compile_evaluation(feed)(variables)
-        console.print(f"\n{name}, best checkpoint (step {step}, by {experiment.config.best}):")
-        console.print(report.summary_table(metrics.summarize(measured), names))
-        if name == "validation" and first:
+        measured = experiment.compile_evaluation(feed, mirrored=mirrored)(variables)
+        summary = metrics.summarize(measured)
+        title = f"{name}, mirrored faces' answers added" if mirrored else name
+        console.print(f"\n{title}, best checkpoint (step {step}, by {experiment.config.best}):")
+        console.print(report.summary_table(summary, names))
+        scores[f"{name}_mirrored" if mirrored else name] = _as_json(summary)
+        if name == "validation" and first and not mirrored:
             report.plot_confusion(measured.confusion, workdir / "confusion_matrix.png", names)
             plot_reliability(measured.bins, workdir / "reliability.png")
     if not first:
         return
+    replace_text(workdir / SCORES, json.dumps(scores, indent=1) + "\n")
     _draw_predictions(experiment, variables, workdir)
     picture: str | Path = "YOUR_PHOTO.jpg"
     if experiment.config.data.source == "drawn_faces":
@@ -99,6 +110,15 @@ def draw_inputs(experiment: Experiment, workdir: Path) -> None:
         images = np.asarray(luminance(jnp.asarray(images)))
     captions = [EMOTIONS[i] for i in np.asarray(batch["label"]).argmax(1)]
     report.contact_sheet(images.round().astype(np.uint8), captions, workdir / "train_batch.png")
+
+
+def _as_json(value: Any) -> Any:
+    """A summary in JSON's own types; what is not a number, as a recall without faces, is null."""
+    if isinstance(value, dict):
+        return {name: _as_json(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return [_as_json(item) for item in value.tolist()]
+    return value if math.isfinite(value) else None
 
 
 def _python() -> str:

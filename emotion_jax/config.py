@@ -49,6 +49,8 @@ def default_config() -> ConfigDict:
             "on_nonfinite": "stop",
             # Chooses the best checkpoint: val/accuracy, val/macro_f1 or val/loss.
             "best": "val/accuracy",
+            # Also reports the best checkpoint's answers averaged with those to mirrored faces.
+            "report_mirrored": False,
             "data": {
                 # drawn_faces, ferplus, affectnet, folder or arrays.
                 "source": "drawn_faces",
@@ -76,6 +78,8 @@ def default_config() -> ConfigDict:
                 # The share of training that is held out to select on, equal pictures on one side;
                 # the source's own validation is then the test of the last report. 0 is off.
                 "holdout": 0.0,
+                # Leaves out of training what stands in validation or test, too, pixel for pixel.
+                "drop_seen": False,
                 # How a face is cut around its box: the square's side in sides of the box, and how
                 # far below the box's centre its own lies. AffectNet's faces are cut so, and the
                 # camera's. The defaults make dlib's boxes look like FER2013's frames.
@@ -106,6 +110,8 @@ def default_config() -> ConfigDict:
                 "b2": 0.999,
                 "rho": 0.95,
                 "clip_norm": 0.0,
+                # How far up the slope the gradient is taken (arXiv 2010.01412); doubles the work.
+                "sam_rho": 0.0,
             },
             "schedule": {
                 # constant, cosine or multistep.
@@ -126,6 +132,9 @@ def default_config() -> ConfigDict:
                 # (Menon et al., arXiv 2007.07314): 1 makes the network judge classes alike.
                 "logit_adjustment": 0.0,
             },
+            # Exported weights whose mean answer this network learns (arXiv 1503.02531); () is off.
+            # The temperature divides the logits of both; the share of the loss is the teachers'.
+            "distill": {"teachers": (), "temperature": 2.0, "share": 0.5},
             # The fields of augmentation.Augmentation; the defaults are "off".
             "augment": {
                 "flip": 0.0,

@@ -63,7 +63,10 @@ def check_config(config: Any) -> None:
 
 def _check_type(key: str, value: Any, default: Any) -> None:
     """Refuses what is not of its default's type; flags see to it, files of others do not."""
-    if isinstance(default, tuple):
+    if key == "distill.teachers":
+        fits = isinstance(value, tuple) and all(isinstance(x, str) for x in value)
+        be = "folders, such as ('weights/a',)"
+    elif isinstance(default, tuple):
         fits = isinstance(value, tuple) and all(_is_number(x) for x in value)
         be = f"numbers, such as {default or (0.2, 0.3)}"
     elif isinstance(default, float):
@@ -124,6 +127,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "optimizer.b2": (0, 0.9999999),
     "optimizer.rho": (0, 0.99999),
     "optimizer.clip_norm": (0, 1e9),
+    "optimizer.sam_rho": (0, 1e9),
+    "distill.share": (0, 1),
+    "distill.temperature": (0.01, 1e9),
     "schedule.warmup_epochs": (0, 1e9),
     "schedule.factor": (0, 1e9),
     "schedule.final_ratio": (0, 1e9),

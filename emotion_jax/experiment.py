@@ -31,9 +31,16 @@ from emotion_jax.data.selection import epoch_counts, sample
 from emotion_jax.errors import EmotionError
 from emotion_jax.inference import make_meta, model_from_meta
 from emotion_jax.labels import EMOTIONS
-from emotion_jax.losses import LossFn, cross_entropy, inverse_frequency_weights, log_shares
+from emotion_jax.losses import (
+    LossFn,
+    cross_entropy,
+    distillation,
+    inverse_frequency_weights,
+    log_shares,
+)
 from emotion_jax.optim import make_optimizer, make_schedule
 from emotion_jax.preprocess import ImageSpec
+from emotion_jax.teachers import Teacher, answers, load_teachers
 from emotion_jax.winograd import accelerate
 
 Feed = Stream | Resident
@@ -79,6 +86,16 @@ class Experiment:
         return hashlib.sha256(train.rows.tobytes() + train.labels.tobytes()).hexdigest()[:16]
 
     @cached_property
+    def teachers(self) -> tuple[Teacher, ...]:
+        """Whose answers are learnt, read when first asked for: training alone needs them."""
+        return load_teachers(self.config.distill.teachers, self.emotions)
+
+    @property
+    def teacher_hashes(self) -> list[str]:
+        """The teachers' SHA-256, in their order: a checkpoint holds these in their place."""
+        return [teacher.sha256 for teacher in self.teachers]
+
+    @cached_property
     def feed(self) -> str:
         """How the faces of training and validation travel: "resident" or "stream"."""
         splits = [self.splits[name] for name in ("train", "validation")]
@@ -115,8 +132,11 @@ class Experiment:
         self, feed: Feed
     ) -> Callable[..., tuple[steps.TrainState, metrics.Metrics]]:
         """`steps.train_step`, compiled, as a function of (state, the feed's arguments, key)."""
+        teachers, config = self.teachers, self.config
+        knowledge = sharding.replicate(self.mesh, [teacher.variables for teacher in teachers])
+        teach = partial(answers, teachers=teachers, temperature=config.distill.temperature)
 
-        def step(state: steps.TrainState, args: Any, key: jax.Array) -> Any:
+        def step(state: steps.TrainState, args: Any, key: jax.Array, knowledge: Any) -> Any:
             with self._convolutions():
                 return steps.train_step(
                     state,
@@ -127,21 +147,34 @@ class Experiment:
                     spec=self.spec,
                     loss_fn=self.loss_fn,
                     augment_fn=self.augment_fn,
-                    ema_decay=self.config.ema_decay,
-                    accumulate=self.config.accumulate,
+                    teach_fn=partial(teach, variables=knowledge) if teachers else None,
+                    ema_decay=config.ema_decay,
+                    sam_rho=config.optimizer.sam_rho,
+                    accumulate=config.accumulate,
                 )
 
-        return jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated(self.mesh))
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated(self.mesh))
+        return lambda state, args, key: jitted(state, args, key, knowledge)
 
-    def compile_evaluation(self, feed: Feed) -> Callable[[Any], metrics.Metrics]:
-        """A function that measures variables on the feed's whole split, each face once."""
+    def compile_evaluation(
+        self, feed: Feed, *, mirrored: bool = False
+    ) -> Callable[[Any], metrics.Metrics]:
+        """A function that measures variables on the feed's whole split, each face once.
+
+        `mirrored` as in `steps.eval_step`.
+        """
 
         def step(variables: Any, args: Any) -> metrics.Metrics:
             # Scored against the labels as they are: smoothing and class weights are for training.
             batch = feed.select(*args)
             with self._convolutions():
                 return steps.eval_step(
-                    variables, batch, model=self.model, spec=self.spec, loss_fn=cross_entropy
+                    variables,
+                    batch,
+                    model=self.model,
+                    spec=self.spec,
+                    loss_fn=cross_entropy,
+                    mirrored=mirrored,
                 )
 
         compiled = jax.jit(step, out_shardings=sharding.replicated(self.mesh))
@@ -180,7 +213,7 @@ def make_experiment(config: Any) -> Experiment:
     emotions = EMOTIONS[: config.data.num_classes]
     meta = make_meta(config.model.name, options, spec, emotions=emotions)
     model, *_ = model_from_meta(meta)
-    make_tx = partial(make_optimizer, **_without(config.optimizer, "learning_rate"))
+    make_tx = partial(make_optimizer, **_without(config.optimizer, "learning_rate", "sam_rho"))
     make_tx(learning_rate=1.0)
     mesh = _make_mesh(config)
     splits = open_data(config)
@@ -204,6 +237,12 @@ def make_experiment(config: Any) -> Experiment:
     power = config.loss.class_weight_power
     counts = epoch_counts(splits["train"].counts(), config.data.sampling_power)
     tau = config.loss.logit_adjustment
+    loss_fn = partial(
+        cross_entropy,
+        label_smoothing=config.loss.label_smoothing,
+        class_weights=inverse_frequency_weights(counts, power) if power else None,
+        logit_adjustment=log_shares(counts, tau) if tau else None,
+    )
     augmentation = Augmentation(**config.augment.to_dict())
     plain = Augmentation(erase_area=augmentation.erase_area)
     return Experiment(
@@ -215,19 +254,22 @@ def make_experiment(config: Any) -> Experiment:
         spec=spec,
         tx=make_tx(learning_rate=schedule),
         schedule=schedule,
-        loss_fn=partial(
-            cross_entropy,
-            label_smoothing=config.loss.label_smoothing,
-            class_weights=inverse_frequency_weights(counts, power) if power else None,
-            logit_adjustment=log_shares(counts, tau) if tau else None,
-        ),
+        loss_fn=_taught(config.distill, loss_fn),
         augment_fn=None if augmentation == plain else partial(augment, config=augmentation),
         meta=meta,
     )
 
 
-def _without(section: Any, key: str) -> dict[str, Any]:
-    return {name: value for name, value in section.to_dict().items() if name != key}
+def _taught(distill: Any, loss_fn: LossFn) -> LossFn:
+    """The labels' loss, mixed with the teachers' where there are any."""
+    if not distill.teachers:
+        return loss_fn
+    temperature, share = distill.temperature, distill.share
+    return partial(distillation, loss_fn=loss_fn, temperature=temperature, share=share)
+
+
+def _without(section: Any, *keys: str) -> dict[str, Any]:
+    return {name: value for name, value in section.to_dict().items() if name not in keys}
 
 
 def _make_mesh(config: Any) -> Mesh:

@@ -170,7 +170,7 @@ def load_predictor(path: str | Path | None = None) -> Predictor:
     Raises:
       EmotionError: there are no such weights, or they are damaged or of another network.
     """
-    folder = _find(path)
+    folder = find_weights(path)
     if os.path.isfile(folder / WEIGHTS):
         meta = read_meta(folder)
         model, spec, shapes = model_from_meta(meta)
@@ -189,7 +189,7 @@ def read_variables(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, A
     Raises:
       EmotionError: there are no such weights, or they are damaged.
     """
-    folder = _find(path)
+    folder = find_weights(path)
     if os.path.isfile(folder / WEIGHTS):
         meta = read_meta(folder)
         return read_arrays(folder, meta.get("sha256")), meta
@@ -197,7 +197,7 @@ def read_variables(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, A
     return flatten(variables), meta
 
 
-def _find(path: str | Path | None) -> Path:
+def find_weights(path: str | Path | None) -> Path:
     """The folder that a path, or a name of shipped weights, means."""
     name = str(DEFAULT if path is None else path)
     return SHIPPED / name if name in shipped_names() else Path(os.path.expanduser(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -55,6 +56,7 @@ class MetricsLog:
         self.path = Path(workdir) / "metrics.jsonl"
         self._enabled = enabled
         self._events: Any = None  # tensorboardX.SummaryWriter, from the first row on
+        self._has_events = True
         self._purge_step: int | None = None
 
     def __enter__(self) -> MetricsLog:
@@ -89,7 +91,7 @@ class MetricsLog:
             file.flush()
             os.fsync(file.fileno())
         events = self._open_events()
-        for key, value in clean.items():
+        for key, value in clean.items() if events else ():
             if key not in ("step", "epoch") and _finite(value):
                 events.add_scalar(key, value, global_step=step)
 
@@ -127,9 +129,14 @@ class MetricsLog:
         replace_text(self.path, "".join(_line(_plain(row)) for row in rows))
 
     def _open_events(self) -> Any:
-        if self._events is None:
-            from tensorboardX import SummaryWriter
-
+        """TensorBoard's writer, or None where tensorboardX is not installed, which is said once."""
+        if self._events is None and self._has_events:
+            try:
+                from tensorboardX import SummaryWriter
+            except ModuleNotFoundError:
+                self._has_events = False
+                print("note: no events for TensorBoard: tensorboardX is not here", file=sys.stderr)
+                return None
             self._events = SummaryWriter(
                 str(self.path.parent),
                 purge_step=self._purge_step,

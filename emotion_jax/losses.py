@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-LossFn = Callable[[jax.Array, jax.Array], jax.Array]
+# (logits, labels) to losses; from teachers, (logits, labels, their answers).
+LossFn = Callable[..., jax.Array]
 
 
 def cross_entropy(
@@ -42,6 +43,37 @@ def cross_entropy(
     if logit_adjustment is not None:
         logits = logits + jnp.asarray(logit_adjustment, logits.dtype)
     return optax.softmax_cross_entropy(logits, labels)
+
+
+def distillation(
+    logits: jax.Array,
+    labels: jax.Array,
+    taught: jax.Array,
+    *,
+    loss_fn: LossFn,
+    temperature: float,
+    share: float,
+) -> jax.Array:
+    """A share of the labels' loss, and for the rest how far the answers are from a teacher's.
+
+    The second part is the Kullback-Leibler divergence of softmax(logits / T) from the teacher's
+    softened answers, times T ** 2, which keeps its gradient as large as at T = 1 (Hinton et al.,
+    "Distilling the Knowledge in a Neural Network", arXiv 1503.02531).
+
+    Args:
+      logits: `[B, K]`.
+      labels: distributions `[B, K]`.
+      taught: the teacher's probabilities at the same temperature, `[B, K]`.
+      loss_fn: of the labels, (logits, labels) to losses `[B]`.
+      temperature: T.
+      share: of the teacher's part, 0..1.
+
+    Returns:
+      Losses `[B]`, in nats.
+    """
+    softened = jax.nn.log_softmax(logits / temperature)
+    divergence = optax.kl_divergence(softened, taught)
+    return (1 - share) * loss_fn(logits, labels) + share * temperature**2 * divergence
 
 
 def inverse_frequency_weights(counts: np.ndarray, power: float = 1.0) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from emotion_jax.errors import EmotionError
@@ -91,3 +92,19 @@ def make_optimizer(
     else:
         raise EmotionError(f"optimizer.name: '{name}'; use adamw, sgd or adadelta")
     return optax.chain(optax.clip_by_global_norm(clip_norm), rule) if clip_norm else rule
+
+
+def climb(params: Any, grads: Any, rho: float) -> Any:
+    """Moves parameters up the slope, to where the loss nearby is worst as far as `grads` tell.
+
+    The first half of sharpness-aware minimization (Foret et al., arXiv 2010.01412).
+
+    Args:
+      params: of the network.
+      grads: of the loss in them; where all are 0, nothing moves.
+      rho: the length of the move, the Euclidean norm over all parameters.
+    """
+    norm = optax.global_norm(grads)
+    # Where nothing slopes nothing moves, rather than by 0 / 0.
+    scale = rho / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny ** 0.5)
+    return jax.tree.map(lambda p, g: p + scale * g, params, grads)

@@ -106,6 +106,28 @@ def normalize(images: jax.Array, spec: ImageSpec) -> jax.Array:
     return (x / 255 - jnp.asarray(spec.mean)) / jnp.asarray(spec.std)
 
 
+def fit_size(images: jax.Array, size: int) -> jax.Array:
+    """Brings square pictures to another size on the device, bilinearly.
+
+    Enlarged as `images.resize` does on the host; shrunk with a filter wide enough for every pixel
+    to count, like that one's mean over areas but not the same to the digit.
+
+    Args:
+      images: uint8 or float `[B, S, S, C]`.
+      size: height and width wanted.
+
+    Returns:
+      float `[B, size, size, C]`; pictures of that size already come back as they are.
+    """
+    if images.shape[1:3] == (size, size):
+        return images
+    shape = (images.shape[0], size, size, images.shape[-1])
+    # A graphics card's fast products would round intensities to two or three digits.
+    return jax.image.resize(
+        images.astype(float), shape, "linear", precision=jax.lax.Precision.HIGHEST
+    )
+
+
 def luminance(images: jax.Array) -> jax.Array:
     """Brightness of RGB `[..., 3]` as `[..., 1]`; one channel stays as it is."""
     if images.shape[-1] == 1:

@@ -20,9 +20,11 @@ from flax import struct
 
 from emotion_jax import metrics
 from emotion_jax.losses import LossFn
+from emotion_jax.optim import climb
 from emotion_jax.preprocess import Batch, ImageSpec, normalize
 
 AugmentFn = Callable[[Batch, jax.Array], Batch]
+TeachFn = Callable[[jax.Array], jax.Array]
 
 
 @struct.dataclass
@@ -82,7 +84,9 @@ def train_step(
     spec: ImageSpec,
     loss_fn: LossFn,
     augment_fn: AugmentFn | None = None,
+    teach_fn: TeachFn | None = None,
     ema_decay: float = 0.0,
+    sam_rho: float = 0.0,
     accumulate: int = 1,
     axis_name: str | None = None,
 ) -> tuple[TrainState, metrics.Metrics]:
@@ -99,9 +103,17 @@ def train_step(
         must have an attribute `axis_name` for its BatchNorm.
       tx: the optimizer that made `state.opt_state`.
       spec: of the pixels.
-      loss_fn: (logits `[B, K]`, labels `[B, K]`) to losses `[B]`.
+      loss_fn: (logits `[B, K]`, labels `[B, K]`) to losses `[B]`; with `teach_fn` its answers
+        `[B, K]` come third.
       augment_fn: (batch, one key an example) to the altered batch.
+      teach_fn: pixels as the network gets them, float or uint8 `[B, H, W, C]` in 0..255, to what
+        its teachers answer, `[B, K]`; no gradient flows through it.
       ema_decay: of the moving averages, where `state.ema` is on.
+      sam_rho: how far the weights are moved up the slope, as a Euclidean length, before the
+        gradient is taken that the optimizer gets (sharpness-aware minimization, Foret et al.,
+        arXiv 2010.01412); twice the work; 0 is off. Both gradients are of the same altered
+        batch, dropout masks included, and of all of it: the paper's "m" is the whole batch.
+        Statistics and metrics are those of the first.
       accumulate: micro-batches whose gradients are added up one after the other, for batches that
         do not fit; each device's share must be a multiple of it. The loss and its gradient stay
         those of the whole batch, whatever the weights. BatchNorm normalizes each micro-batch by
@@ -119,6 +131,8 @@ def train_step(
     if augment_fn is not None:
         keys = example_keys(augment_key, batch["weight"].shape[0], axis_name)
         batch = augment_fn(batch, keys)
+    if teach_fn is not None:
+        batch = {**batch, "taught": jax.lax.stop_gradient(teach_fn(batch["image"]))}
     weight = batch["weight"]
     total = jnp.maximum(_sum_over(axis_name, weight.sum()), jnp.finfo(weight.dtype).tiny)
 
@@ -130,15 +144,22 @@ def train_step(
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        losses = loss_fn(logits, part["label"])
+        taught = () if teach_fn is None else (part["taught"],)
+        losses = loss_fn(logits, part["label"], *taught)
         measured = metrics.measure(logits, part["label"], part["weight"], losses)
         # Divided by the weight of the whole batch, so that parts of uneven weight add up.
         objective = jnp.sum(part["weight"] * losses) / total
         return objective, (updated.get("batch_stats", {}), measured)
 
-    backward = partial(jax.grad(objective, has_aux=True), state.params)
-    grads, (batch_stats, measured) = _add_up(backward, batch, dropout_key, accumulate)
-    grads, measured = _sum_over(axis_name, (grads, measured))
+    def backward(params: Any) -> tuple[Any, Any, metrics.Metrics]:
+        f = partial(jax.grad(objective, has_aux=True), params)
+        grads, (batch_stats, measured) = _add_up(f, batch, dropout_key, accumulate)
+        grads, measured = _sum_over(axis_name, (grads, measured))
+        return grads, batch_stats, measured
+
+    grads, batch_stats, measured = backward(state.params)
+    if sam_rho:
+        grads, *_ = backward(climb(state.params, grads, sam_rho))
     batch_stats = jax.tree.map(lambda x: x / accumulate, batch_stats)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -164,10 +185,20 @@ def eval_step(
     model: nn.Module,
     spec: ImageSpec,
     loss_fn: LossFn,
+    mirrored: bool = False,
     axis_name: str | None = None,
 ) -> metrics.Metrics:
-    """Measures a batch; padding has weight 0. See `train_step` for the arguments."""
-    logits: Any = model.apply(variables, normalize(batch["image"], spec), train=False)
+    """Measures a batch; padding has weight 0. See `train_step` for the arguments.
+
+    `mirrored` averages the answer with that to the faces seen in a mirror: twice the work.
+    """
+    images = normalize(batch["image"], spec)
+    logits: Any = model.apply(variables, images, train=False)
+    if mirrored:
+        other: Any = model.apply(variables, images[:, :, ::-1], train=False)
+        # The mean of probabilities, as logits of itself.
+        pair = jax.nn.log_softmax(jnp.stack([logits, other]))
+        logits = jax.nn.logsumexp(pair, axis=0) - jnp.log(2.0)
     losses = loss_fn(logits, batch["label"])
     return metrics.measure(logits, batch["label"], batch["weight"], losses, axis_name=axis_name)
 

@@ -46,9 +46,12 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> None:
         Checkpoints(workdir / "checkpoints", monitor=config.best) as checkpoints,
         MetricsLog(workdir, enabled=first) as log,
     ):
+        finished = checkpoints.latest_step == experiment.total_steps
+        if not finished and experiment.teachers:  # read before the config binds the folder
+            say(f"learns from {', '.join(config.distill.teachers)}")
         if first:
             write_config(config, workdir)
-        if checkpoints.latest_step == experiment.total_steps:
+        if finished:
             say(f"finished already: {config.num_epochs} epochs, {experiment.total_steps} steps")
         else:
             if first:
@@ -142,6 +145,11 @@ def _start(
             f"data.dir: '{workdir}' was trained on other faces than '{config.data.dir}' "
             "holds; use another --workdir, or the same data"
         )
+    if meta.get("teachers", []) != experiment.teacher_hashes:
+        raise EmotionError(
+            f"distill.teachers: '{workdir}' has learnt from others so far, or in another order; "
+            "name the same, or use another --workdir"
+        )
     running = meta.get("running")
     if not isinstance(running, dict) or running.keys() != vars(metrics.empty(1)).keys():
         raise EmotionError(
@@ -154,8 +162,8 @@ def _start(
 
 def _meta(experiment: Experiment, epoch: int, running: metrics.Metrics) -> dict[str, Any]:
     sums = {key: np.asarray(x).tolist() for key, x in vars(running).items()}
-    data = experiment.fingerprint
-    return {**experiment.meta, "data": data, "epoch": epoch, "running": sums}
+    faces = {"data": experiment.fingerprint, "teachers": experiment.teacher_hashes}
+    return {**experiment.meta, **faces, "epoch": epoch, "running": sums}
 
 
 def _measure(

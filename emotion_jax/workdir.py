@@ -16,13 +16,16 @@ from emotion_jax.json_files import parse_json
 
 CONFIG = "config.json"
 # What may change between a run and its continuation: where the same faces lie, how they travel,
-# what it runs on, how long it goes on, and what becomes of steps that are not finite.
+# what it runs on, how long it goes on, what becomes of steps that are not finite, what is reported;
+# teachers are known by their hashes.
 CHANGEABLE = {
     "num_epochs",
     "num_devices",
     "eval_batch_size",
     "checkpoint_every",
     "on_nonfinite",
+    "report_mirrored",
+    "distill.teachers",
     "data.dir",
     "data.cache_dir",
     "data.feed",

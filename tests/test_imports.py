@@ -44,6 +44,7 @@ FLOORS = (
     | {"figures", "report", "reliability", "data", "weights", "hdf5_layers"},
     {"inference", "analysis", "pictures", "keras_files"},
     {"film", "labeller", "recorder", "live"},
+    {"teachers"},
     {"experiment", "export", "initial"},
     {"train", "conclude", "nonfinite"},
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -257,3 +258,15 @@ def test_a_terminal_gets_a_bar_and_keeps_the_lines():
     said = file.getvalue()
     assert "epoch 2/2" in said and "3/10" in said and "5/10" in said and "0:00:10 left" in said
     assert "50.0%" in said and "best" in said
+
+
+def test_without_tensorboardx_rows_are_written_and_it_is_said_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with MetricsLog(tmp_path) as log:
+        for step in (1, 2):
+            log.write({"step": step, "val/loss": 0.5})
+        log.rewind(1)
+        log.write({"step": 2, "val/loss": 0.4})
+        assert [row["val/loss"] for row in log.rows()] == [0.5, 0.4]
+    assert capsys.readouterr().err.count("tensorboardX is not here") == 1
+    assert not list(tmp_path.glob("events*"))

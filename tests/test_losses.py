@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emotion_jax.losses import cross_entropy, inverse_frequency_weights, log_shares
+from emotion_jax.losses import (
+    cross_entropy,
+    distillation,
+    inverse_frequency_weights,
+    log_shares,
+)
 
 CLASSES = 5
 
@@ -98,3 +103,26 @@ def test_logit_adjustment_adds_to_the_logits():
         rtol=1e-5,
     )
     np.testing.assert_allclose(log_shares([1, 3], 2.0), 2 * np.log([0.25, 0.75]))
+
+
+@pytest.mark.parametrize(("temperature", "share"), [(1.0, 1.0), (4.0, 0.3), (2.0, 0.0)])
+def test_distillation(temperature, share):
+    rng = np.random.default_rng(5)
+    logits = rng.normal(0, 3, (6, 8))
+    labels, taught = rng.dirichlet(np.ones(8), 6), rng.dirichlet(np.ones(8), 6)
+    taught[0] = np.eye(8)[2]  # a teacher without a doubt: 0 * log 0 is 0
+    expected = []
+    for z, y, t in zip(logits, labels, taught, strict=True):
+        q = np.exp(z / temperature) / np.exp(z / temperature).sum()
+        divergence = sum(a * np.log(a / b) for a, b in zip(t, q, strict=True) if a > 0)
+        plain = -sum(y * np.log(np.exp(z) / np.exp(z).sum()))
+        expected.append((1 - share) * plain + share * temperature**2 * divergence)
+    got = distillation(
+        jnp.asarray(logits),
+        jnp.asarray(labels),
+        jnp.asarray(taught),
+        loss_fn=cross_entropy,
+        temperature=temperature,
+        share=share,
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)

@@ -137,3 +137,48 @@ def test_auto_takes_resident_where_it_fits(monkeypatch, memory, feed):
 def test_memory_is_what_a_device_of_this_machine_may_take():
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert sharding.memory(sharding.make_mesh()) == whole // jax.device_count()
+
+
+@pytest.fixture
+def voted(tmp_path):
+    """Eighty faces with votes, a third of them without a majority; twins on both sides."""
+    rng = np.random.default_rng(2)
+    images = rng.integers(0, 256, (80, 12, 12, 1), np.uint8)
+    votes = np.zeros((80, 10), np.uint8)
+    votes[np.arange(80), rng.integers(0, 8, 80)] = 10
+    votes[::3] = [4, 3, 3, 0, 0, 0, 0, 0, 0, 0]
+    split = np.repeat([0, 1], [60, 20]).astype(np.uint8)
+    images[61], images[62], images[63] = images[4], images[5], images[6]
+    images[7] = images[8]  # twins within training
+    save_arrays(tmp_path / "voted.npz", Arrays(images, split, votes=votes))
+    return str(tmp_path / "voted.npz")
+
+
+def test_all_votes_train_and_only_majorities_are_held_out_to_judge(voted):
+    config = make_config(voted, data__train_votes="distribution", data__holdout=0.3)
+    splits = open_data(config)
+    train, held, test = (splits[name].rows for name in ("train", "validation", "test"))
+    assert set(splits) == {"train", "validation", "test"}
+    assert (train % 3 == 0).any() and not (held % 3 == 0).any() and not (test % 3 == 0).any()
+    assert not set(train) & set(held) and held.max() < 60 <= test.min()
+    assert {7, 8} <= set(train) or {7, 8} <= set(held)
+    # Of what was held out, those without a majority serve nobody.
+    gone = set(range(60)) - set(train) - set(held)
+    assert gone and all(row % 3 == 0 for row in gone)
+    # Under the majority's rule nothing changes: what is held out is judged, all of it.
+    splits = open_data(make_config(voted, data__holdout=0.3))
+    rows = [*splits["train"].rows, *splits["validation"].rows]
+    assert sorted(rows) == [row for row in range(60) if row % 3]
+
+
+@pytest.mark.parametrize("holdout", [0.0, 0.2])
+def test_training_leaves_out_what_is_judged_elsewhere(voted, holdout):
+    config = make_config(voted, data__train_votes="distribution", data__holdout=holdout)
+    seen = open_data(config)["train"].rows
+    config.data.drop_seen = True
+    rest = open_data(config)["train"].rows
+    # 63 has no majority and is not judged, so its twin may stay; 61 and 62 are.
+    judged = {4, 5}
+    assert not judged & set(rest)
+    if not holdout:
+        assert set(seen) - set(rest) == judged

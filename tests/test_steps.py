@@ -12,7 +12,8 @@ import pytest
 from emotion_jax import losses, metrics, steps
 from emotion_jax.augmentation import Augmentation, augment
 from emotion_jax.models import VGG16, SimpleNetV2
-from emotion_jax.preprocess import ImageSpec
+from emotion_jax.optim import climb
+from emotion_jax.preprocess import ImageSpec, normalize
 
 SPEC = ImageSpec(size=8)
 
@@ -199,3 +200,97 @@ def test_a_state_of_the_same_code_is_the_same_tree():
     step(b, make_batch(2), jax.random.key(0))
     assert step._cache_size() == 1
     assert all(isinstance(leaf, jnp.ndarray) for leaf in jax.tree.leaves(a))
+
+
+def test_sharpness_aware_steps_are_those_worked_out_by_hand():
+    """Linear softmax regression, whose gradient is X^T (p - y), in NumPy's float64."""
+    rho, rate = 0.7, 0.1
+    batch = make_batch(6, weight=[1, 0.5, 2, 0, 1, 1])
+    state, step = make(Plain(), tx=optax.sgd(rate), sam_rho=rho)
+    x = (batch["image"].reshape(6, -1) / 255 - 0.5) / 0.25
+    x = np.concatenate([x, np.ones((6, 1))], axis=1)  # the last row of theta is the bias
+    dense = jax.tree.map(lambda a: np.asarray(a, np.float64), state.params["Dense_0"])
+    theta = np.concatenate([dense["kernel"], dense["bias"][None]])
+
+    def gradient(theta):
+        z = np.exp(x @ theta - (x @ theta).max(1, keepdims=True))
+        error = z / z.sum(1, keepdims=True) - batch["label"]
+        return x.T @ (error * batch["weight"][:, None]) / batch["weight"].sum()
+
+    first = gradient(theta)
+    second = gradient(theta + rho * first / np.sqrt((first**2).sum()))
+    assert np.abs(second - first).max() > 0.1 * np.abs(first).max()  # the move is felt
+    after, measured = step(state, batch, jax.random.key(1))
+    got = after.params["Dense_0"]
+    expected = theta - rate * second
+    np.testing.assert_allclose(got["kernel"], expected[:-1], atol=2e-5)
+    np.testing.assert_allclose(got["bias"], expected[-1], atol=2e-5)
+    # The metrics are those of where the weights stood.
+    plain = make(Plain(), tx=optax.sgd(rate))[1](state, batch, jax.random.key(1))[1]
+    assert measured.loss == plain.loss
+    again, _ = step(state, batch, jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, again, after)
+
+
+def test_both_gradients_of_a_sharpness_aware_step_share_masks_and_take_statistics_once():
+    batch = make_batch(8)
+    state, step = make(Normed(), sam_rho=0.5)
+    after, _ = step(state, batch, jax.random.key(1))
+    plain, _ = make(Normed())[1](state, batch, jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, after.batch_stats, plain.batch_stats)
+    # A mask of its own would move the second gradient even where the weights hardly move.
+    state, step = make(Plain(dropout=0.5), sam_rho=1e-6)
+    after, _ = step(state, batch, jax.random.key(1))
+    plain, _ = make(Plain(dropout=0.5))[1](state, batch, jax.random.key(1))
+    assert_trees_close(after.params, plain.params, atol=1e-5)
+
+
+def test_without_sharpness_awareness_a_step_computes_nothing_more():
+    def products(**kwargs):
+        state, step = make(Plain(), **kwargs)
+        return str(jax.make_jaxpr(step)(state, make_batch(4), jax.random.key(0))).count("dot_gen")
+
+    assert products(sam_rho=0.0) == products() < products(sam_rho=0.05)
+
+
+def test_a_loss_without_slope_moves_nothing():
+    params, zeros = {"w": jnp.ones(3)}, {"w": jnp.zeros(3)}
+    np.testing.assert_array_equal(climb(params, zeros, 0.05)["w"], np.ones(3))
+    moved = climb(params, {"w": jnp.array([0.0, 3, -4])}, 0.05)["w"]
+    np.testing.assert_allclose(moved, [1, 1.03, 0.96], rtol=1e-6)
+
+
+def test_teachers_see_the_altered_pixels_and_their_answers_reach_the_loss():
+    seen = []
+
+    def teach(images):
+        seen.append(images)
+        return jax.nn.softmax(images.mean((1, 2)) @ jnp.ones((3, 8)))
+
+    def loss(logits, labels, taught):
+        return losses.cross_entropy(logits, taught)
+
+    augment_fn = partial(augment, config=Augmentation(flip=0.5, brightness=0.5))
+    state, step = make(Plain(), loss_fn=loss, teach_fn=teach, augment_fn=augment_fn)
+    batch = make_batch(6)
+    _, measured = step(state, batch, jax.random.key(1))
+    keys = steps.example_keys(jax.random.split(jax.random.fold_in(jax.random.key(1), 0))[0], 6)
+    altered = augment_fn(batch, keys)["image"]
+    np.testing.assert_array_equal(seen[0], altered)
+    logits = Plain().apply({"params": state.params}, normalize(altered, SPEC), train=False)
+    expected = float(losses.cross_entropy(logits, teach(altered)).sum())
+    assert measured.loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_mirrored_answer_is_the_mean_of_two_probabilities():
+    model, batch = Plain(), make_batch(5, weight=[1, 2, 0, 1, 1])
+    variables = {"params": make(model)[0].params, "batch_stats": {}}
+    ask = partial(steps.predict_probs, variables, model=model, spec=SPEC)
+    probs = (ask(batch["image"]) + ask(batch["image"][:, :, ::-1])) / 2
+    measure = partial(steps.eval_step, model=model, spec=SPEC, loss_fn=losses.cross_entropy)
+    got = measure(variables, batch, mirrored=True)
+    expected = metrics.measure(jnp.log(probs), batch["label"], batch["weight"], jnp.zeros(5))
+    np.testing.assert_array_equal(got.confusion, expected.confusion)
+    loss = float(-(batch["weight"] * np.log((probs * batch["label"]).sum(1))).sum())
+    assert got.loss == pytest.approx(loss, rel=1e-5)
+    assert measure(variables, batch).loss != pytest.approx(loss, rel=1e-3)

@@ -164,6 +164,26 @@ def test_eval_reports_the_best_checkpoint_as_training_measured_it(faces, finishe
     assert f"accuracy {100 * best['val/accuracy']:.1f} %" in said
 
 
+def test_scores_are_left_as_the_tables_say_them(faces, finished, tmp_path, capsys):
+    best = best_row(rows(finished))
+    scores = json.loads((finished / conclude.SCORES).read_text())
+    assert set(scores) == {"step", "validation"} and scores["step"] == best["step"]
+    assert scores["validation"]["accuracy"] == pytest.approx(best["val/accuracy"])
+    shutil.copytree(finished, tmp_path / "run")
+    capsys.readouterr()
+    conclude.evaluate_workdir(make_config(faces, report_mirrored=True), tmp_path / "run")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "validation, mirrored faces' answers added, best checkpoint (step" in said
+    scores = json.loads((tmp_path / "run" / conclude.SCORES).read_text())
+    predictor = load_predictor(finished)
+    split = make_experiment(make_config(faces)).splits["validation"]
+    images, true = split.read(np.arange(len(split))), split.labels.argmax(1)
+    probs = (predictor(images) + predictor(images[:, :, ::-1])) / 2
+    assert scores["validation_mirrored"]["nll"] == pytest.approx(
+        -np.log(probs[np.arange(len(true)), true]).mean(), rel=1e-3
+    )
+
+
 def test_the_predictor_answers_as_the_evaluation_counts(faces, finished):
     predictor = load_predictor(finished)
     split = make_experiment(make_config(faces)).splits["validation"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS, one_hot, vote_targets
 
 SOURCES = ("drawn_faces", "ferplus", "affectnet", "folder", "arrays")
+# Not a split: the training faces that evaluation would count, while some are held out.
+COUNTED = "counted"
 
 
 def make_source(config: Any) -> Source:
@@ -60,34 +62,19 @@ def open_data(config: Any) -> dict[str, Split]:
     Raises:
       EmotionError: the source is wrong, or a split is empty.
     """
-    rules = {"train": config.data.train_votes, "validation": "majority", "test": "majority"}
-    splits: dict[str, Split] = {}
-    marks: dict[str, np.ndarray] = {}
-    if config.data.source == "arrays":
-        from emotion_jax.data.arrays import SPLITS, load_arrays
-
-        arrays = load_arrays(config.data.dir)
-        pixels: Pixels = ArrayPixels(_resized(arrays.images, config.image_size))
-        if config.data.holdout:
-            marks = dict.fromkeys(SPLITS, selection.digests(arrays.images))
-        for i, name in enumerate(SPLITS):
-            rows = np.flatnonzero(arrays.split == i)
-            if len(rows):
-                splits[name] = _split(pixels, rows, arrays.labels, arrays.votes, rules[name])
-    else:
-        source = make_source(config)
-        # Reads the files: what is missing is told before TensorFlow's import.
-        options = source.options()
-        from emotion_jax.data.builds import RecordPixels, build
-
-        built = build(source, config.data.cache_dir, options)
-        marks = built.digests
-        for name, targets in built.targets.items():
-            labels, votes = (targets, None) if source.targets == "label" else (None, targets)
-            pixels, rows = RecordPixels(built.folder, name), np.arange(len(targets))
-            splits[name] = _split(pixels, rows, labels, votes, rules[name])
+    records, marks = _read(config)
+    train_votes = config.data.train_votes
+    splits = {
+        name: _split(read, train_votes if name == "train" else "majority")
+        for name, read in records.items()
+    }
+    if config.data.holdout and "train" in records:
+        # What may be held out: evaluation counts the majority's faces alone.
+        splits[COUNTED] = _split(records["train"], "majority")
     if config.data.num_classes < len(EMOTIONS):
         splits = {name: _first_classes(s, config.data.num_classes) for name, s in splits.items()}
+    if config.data.drop_seen and "train" in splits:
+        splits["train"] = _drop_seen(splits, marks)
     if config.data.holdout:
         splits = _hold_out(splits, marks, config)
     splits = _select(splits, config)
@@ -103,6 +90,55 @@ def open_data(config: Any) -> dict[str, Split]:
     return splits
 
 
+class _Records(NamedTuple):
+    """All faces of one split; `rows` are their places in `pixels`, of which votes or labels say."""
+
+    pixels: Pixels
+    rows: np.ndarray
+    labels: np.ndarray | None
+    votes: np.ndarray | None
+
+
+def _read(config: Any) -> tuple[dict[str, _Records], dict[str, np.ndarray]]:
+    """The splits' records, and the marks of their pictures, by place, where they are needed."""
+    marks: dict[str, np.ndarray] = {}
+    if config.data.source == "arrays":
+        from emotion_jax.data.arrays import SPLITS, load_arrays
+
+        arrays = load_arrays(config.data.dir)
+        all_pixels = ArrayPixels(_resized(arrays.images, config.image_size))
+        if config.data.holdout or config.data.drop_seen:
+            marks = dict.fromkeys(SPLITS, selection.digests(arrays.images))
+        places = {name: np.flatnonzero(arrays.split == i) for i, name in enumerate(SPLITS)}
+        found = {
+            name: _Records(all_pixels, rows, arrays.labels, arrays.votes)
+            for name, rows in places.items()
+            if len(rows)
+        }
+        return found, marks
+    source = make_source(config)
+    # Reads the files: what is missing is told before TensorFlow's import.
+    options = source.options()
+    from emotion_jax.data.builds import RecordPixels, build
+
+    built = build(source, config.data.cache_dir, options)
+    records = {}
+    for name, targets in built.targets.items():
+        labels, votes = (targets, None) if source.targets == "label" else (None, targets)
+        pixels = RecordPixels(built.folder, name)
+        records[name] = _Records(pixels, np.arange(len(targets)), labels, votes)
+    return records, built.digests
+
+
+def _drop_seen(splits: dict[str, Split], marks: dict[str, np.ndarray]) -> Split:
+    """The training faces whose pictures are in no other split; `marks` as in `_hold_out`."""
+    others = [name for name in splits if name not in ("train", COUNTED)]
+    seen = [marks[name][splits[name].rows] for name in others]
+    train = splits["train"]
+    found = np.isin(marks["train"][train.rows], np.concatenate([np.zeros(0, np.uint64), *seen]))
+    return _part(train, np.flatnonzero(~found))
+
+
 def _hold_out(
     splits: dict[str, Split], marks: dict[str, np.ndarray], config: Any
 ) -> dict[str, Split]:
@@ -114,18 +150,18 @@ def _hold_out(
         raise EmotionError(
             f"data.holdout: {config.data.holdout}; this data has a test split of its own, use 0"
         )
-    if config.data.train_votes != "majority":
-        raise EmotionError(
-            f"data.holdout: {config.data.holdout}; evaluation needs data.train_votes=majority"
-        )
-    if not len(splits.get("train", ())):
+    counted = splits.pop(COUNTED, None)
+    if not len(splits.get("train", ())) or counted is None:
         return splits
     train, classes = splits["train"], splits["train"].labels.argmax(1)
     held = selection.hold_out(
         classes, marks["train"][train.rows], config.data.holdout, config.data.seed
     )
-    rest, validation = (_part(train, np.flatnonzero(x)) for x in (~held, held))
-    parts = {"train": rest, "validation": validation}
+    judged = np.isin(counted.rows, train.rows[held])
+    parts = {
+        "train": _part(train, np.flatnonzero(~held)),
+        "validation": _part(counted, np.flatnonzero(judged)),
+    }
     return {**parts, "test": splits["validation"]} if "validation" in splits else parts
 
 
@@ -158,13 +194,8 @@ def _part(split: Split, places: np.ndarray) -> Split:
     return Split(split.pixels, split.rows[places], split.labels[places], split.weight[places])
 
 
-def _split(
-    pixels: Pixels,
-    rows: np.ndarray,
-    labels: np.ndarray | None,
-    votes: np.ndarray | None,
-    rule: Any,
-) -> Split:
+def _split(records: _Records, rule: Any) -> Split:
+    pixels, rows, labels, votes = records
     if labels is not None:
         targets = one_hot(labels[rows])
     else:

@@ -1,0 +1,118 @@
+"""What each choice of a recipe is worth: every one changed alone, over several seeds.
+
+    python benchmarks/ablations.py --overrides data.source=arrays data.dir=ferplus.npz
+        [--config=configs/ferplus.py] [--only=base,no-sam] [--seeds=0,1,2] [--seconds=540]
+        [--output=runs/ablations]
+
+Trains as `launch.py` does, all variants of the first seed, then of the next. When `--seconds` are
+over it saves and prints the table; the same command again goes on, and repeats nothing. Rows lie in
+OUTPUT/results.jsonl, each run's folder beside it. Accuracies are of the checkpoint that was best on
+the validation faces, in percent; "test, mirrored" adds the answer to the mirrored face.
+
+Padding is no choice: the network's table of layers fixes it, and its sizes with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from running import ROOT, Run, Runner, TimeIsUp, base_config, parse_overrides, table
+
+from emotion_jax.errors import EmotionError, run
+
+
+def half(x: Any) -> Any:
+    """Half of a number, a whole one for a whole one and at least 1, or of each of a tuple."""
+    if isinstance(x, tuple):
+        return tuple(half(value) for value in x)
+    return max(x // 2, 1) if isinstance(x, int) else x / 2
+
+
+def twice(x: int) -> int:
+    return 2 * x
+
+
+# What each changes: values, or functions of the value that the base has.
+VARIANTS: dict[str, dict[str, Any | Callable[[Any], Any]]] = {
+    "base": {},
+    # As many faces as the score counts, in place of all that have votes.
+    "majority": {"data.train_votes": "majority"},
+    "smoothing": {"loss.label_smoothing": 0.1},
+    "no-mixup": {"augment.mixup": 0.0},
+    "no-erasing": {"augment.erase": 0.0},
+    "no-crop": {"augment.crop_area": 1.0},
+    "no-light": {"augment.brightness": 0.0, "augment.contrast": 0.0},
+    "no-ema": {"ema_decay": 0.0},
+    "no-sam": {"optimizer.sam_rho": 0.0},
+    # As much work as with it.
+    "no-sam-longer": {"optimizer.sam_rho": 0.0, "num_epochs": twice},
+    "sam-twice": {"optimizer.sam_rho": 0.1},
+    "half-dropout": {"model.dropout": half},
+    "no-dropout": {"model.dropout": (0.0, 0.0)},
+    "half-width": {"model.width": half},
+    # A common rate and decay of AdamW for as many faces a step.
+    "adamw": {
+        "optimizer.name": "adamw",
+        "optimizer.learning_rate": 1e-3,
+        "optimizer.weight_decay": 0.05,
+    },
+    "half-epochs": {"num_epochs": half},
+    "twice-epochs": {"num_epochs": twice},
+}
+
+
+def main() -> None:
+    """Trains what is missing and prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default=str(ROOT / "configs" / "ferplus.py"))
+    parser.add_argument("--only", default=",".join(VARIANTS), help="names, parted by commas")
+    parser.add_argument("--seeds", default="0,1,2", help="likewise")
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--output", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=VALUE")
+    flags = parser.parse_args()
+    names = flags.only.split(",")
+    if unknown := [name for name in names if name not in VARIANTS]:
+        raise EmotionError(f"--only: no variant '{unknown[0]}'; use some of {', '.join(VARIANTS)}")
+    if not all(seed.isdecimal() for seed in flags.seeds.split(",")):
+        raise EmotionError(f"--seeds: '{flags.seeds}'; use whole numbers, such as 0,1,2")
+    overrides = parse_overrides(flags.overrides, flags.config)
+    base = {**base_config(flags.config), **overrides}
+    runner, failed = Runner(flags.output, flags.seconds), []
+    try:
+        for seed in map(int, flags.seeds.split(",")):
+            for name in names:
+                changes = {**overrides, **resolve(VARIANTS[name], base)}
+                try:
+                    runner.train(Run(name, flags.config, seed, changes))
+                except EmotionError as error:  # the others may do better
+                    failed.append(str(error))
+                    print(error, file=sys.stderr)
+    except TimeIsUp:
+        print("the time is up: the same command goes on")
+    print(table([row for row in runner.rows() if row["name"] in names], describe(base)))
+    if failed:
+        raise EmotionError(f"{len(failed)} runs failed, as said above")
+
+
+def resolve(changes: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """The values of a variant, given those of the base."""
+    return {key: x(base[key]) if callable(x) else x for key, x in changes.items()}
+
+
+def describe(base: dict[str, Any]) -> dict[str, str]:
+    """What each variant changes, in words."""
+    return {
+        name: ", ".join(f"{key}={value}" for key, value in resolve(changes, base).items())
+        for name, changes in VARIANTS.items()
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, debug="--debug" in sys.argv))

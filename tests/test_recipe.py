@@ -1,0 +1,159 @@
+"""The runners of the recipe: what is done stays done, what is not goes on, and the tables."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotion_jax.config_check import check_config
+from emotion_jax.data.arrays import Arrays, save_arrays
+from emotion_jax.errors import EmotionError
+from emotion_jax.inference import load_predictor
+
+ROOT = Path(__file__).parents[1]
+
+# Stands in for launch.py: counts its calls, waits where told to, and scores by its seed.
+PROGRAM = """
+import json, pathlib, sys, time
+words = dict(word.lstrip("-").split("=", 1) for word in sys.argv[1:])
+workdir = pathlib.Path(words["workdir"])
+workdir.mkdir(parents=True, exist_ok=True)
+with (workdir / "calls").open("a") as file:
+    file.write("x")
+if pathlib.Path(__file__).with_name("wait").exists():
+    time.sleep(600)
+if words["config.loss.label_smoothing"] == "0.7":
+    sys.exit("error: smoothing is too much")
+seed = int(words["config.seed"])
+row = {"epoch": 1, "images_per_s": 10.0}
+(workdir / "metrics.jsonl").write_text(json.dumps(row) + "\\n")
+scores = {"step": 5, "validation": {"accuracy": 0.5}, "test": {"accuracy": 0.6 + seed / 10}}
+(workdir / "scores.json").write_text(json.dumps(scores))
+"""
+
+
+@pytest.fixture
+def running(monkeypatch, tmp_path):
+    """The module, with a program that takes no time."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import running
+
+    (tmp_path / "launch.py").write_text(PROGRAM)
+    monkeypatch.setattr(running, "ROOT", tmp_path)
+    monkeypatch.setattr(running, "LEAST", 0.0)
+    return running
+
+
+def make_run(running, seed=0, smoothing=0.1):
+    changes = {"loss.label_smoothing": smoothing}
+    return running.Run("some", str(ROOT / "configs/ferplus.py"), seed, changes)
+
+
+def test_a_finished_run_is_not_repeated_and_a_stopped_one_goes_on(running, tmp_path):
+    (tmp_path / "wait").touch()
+    with pytest.raises(running.TimeIsUp):
+        running.Runner(tmp_path / "out", 1.0).train(make_run(running))
+    with pytest.raises(running.TimeIsUp):  # and nothing is begun when nothing is left
+        running.Runner(tmp_path / "out", 0.0).train(make_run(running, 1))
+    assert not (tmp_path / "out/some-1").exists()
+    (tmp_path / "wait").unlink()
+    runner = running.Runner(tmp_path / "out", float("inf"))
+    assert runner.rows() == []
+    row = runner.train(make_run(running))
+    calls = (tmp_path / "out/some-0/calls").read_text()
+    again = running.Runner(tmp_path / "out", float("inf"))
+    assert again.train(make_run(running)) == row == again.rows()[0]
+    assert (tmp_path / "out/some-0/calls").read_text() == calls
+    assert row["test"]["accuracy"] == 0.6 and row["settings"]["config"] == "ferplus"
+    with pytest.raises(EmotionError, match="some-0: .* use another --output"):
+        again.train(make_run(running, smoothing=0.2))
+
+
+def test_a_failed_run_leaves_no_row_and_its_last_word(running, tmp_path):
+    runner = running.Runner(tmp_path / "out", float("inf"))
+    with pytest.raises(EmotionError, match=r"some-0 failed \(error: smoothing is too much\)"):
+        runner.train(make_run(running, smoothing=0.7))
+    assert runner.rows() == []
+
+
+def test_the_table_has_means_deviations_and_numbers(running, tmp_path):
+    runner = running.Runner(tmp_path / "out", float("inf"))
+    for seed in (0, 2):
+        runner.train(make_run(running, seed))
+    lines = running.table(runner.rows(), {"some": "it"}).splitlines()
+    # 60 and 80: a sample deviation of 20 / sqrt(2).
+    assert lines[2] == "| some | it | 2 | 50.00 ± 0.00 | 70.00 ± 14.14 | - |"
+    one = running.table(runner.rows()[:1], {})
+    assert one.splitlines()[-1] == "| some |  | 1 | 50.00 | 60.00 | - |"
+
+
+def test_overrides_are_values_of_known_keys(running):
+    config = str(ROOT / "configs/ferplus.py")
+    words = ["num_epochs=2", "data.dir=a=b", "model.dropout=(0.0, 0.1)", "grey=false"]
+    assert running.parse_overrides(words, config) == {
+        "num_epochs": 2,
+        "data.dir": "a=b",
+        "model.dropout": (0.0, 0.1),
+        "grey": False,
+    }
+    for word, said in (("num_epochs", "write KEY=VALUE"), ("epochs=2", "did you mean num_epochs")):
+        with pytest.raises(EmotionError, match=said):
+            running.parse_overrides([word], config)
+
+
+def test_every_variant_is_a_config_that_differs_from_the_base(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import runpy
+
+    import ablations
+    from running import base_config
+
+    path = str(ROOT / "configs/ferplus.py")
+    base = base_config(path)
+    seen = [base]
+    for name, changes in ablations.VARIANTS.items():
+        config = runpy.run_path(path)["get_config"]()
+        config.update_from_flattened_dict(ablations.resolve(changes, base))
+        check_config(config)
+        from emotion_jax.config import flatten
+
+        values = dict(flatten(config))
+        assert name == "base" or values not in seen, name
+        seen.append(values)
+    longer = ablations.resolve(ablations.VARIANTS["no-sam-longer"], base)
+    assert longer == {"optimizer.sam_rho": 0.0, "num_epochs": 2 * base["num_epochs"]}
+    assert ablations.resolve({"model.dropout": ablations.half}, base) == {
+        "model.dropout": (0.1, 0.15)
+    }
+
+
+def test_from_faces_to_an_exported_student(tmp_path):
+    """Everything that a GPU will be asked to do, as small as it goes."""
+    rng = np.random.default_rng(0)
+    votes = 10 * np.eye(10, dtype=np.uint8)[rng.integers(0, 8, 120)]
+    images = 30 * votes[:, :8].argmax(1)[:, None, None, None] + rng.integers(
+        0, 20, (120, 28, 28, 1)
+    )
+    split = np.repeat([0, 1], [100, 20]).astype(np.uint8)
+    save_arrays(tmp_path / "f.npz", Arrays(images.astype(np.uint8), split, votes=votes))
+    overrides = [f"data.dir={tmp_path / 'f.npz'}", "data.source=arrays", "image_size=28"]
+    overrides += ["model.width=0.125", "model.dtype=float32", "num_epochs=1", "batch_size=16"]
+    overrides += ["eval_batch_size=16", "data.holdout=0.2", "num_devices=1"]
+    command = [sys.executable, str(ROOT / "benchmarks/recipe.py"), "--seeds=0"]
+    command += [f"--output={tmp_path / 'out'}", "--overrides", *overrides, "--narrow"]
+    done = subprocess.run([*command, "image_size=30"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("ferplus", "ensemble", "distilled", "narrow"):
+        assert f"| {name} |" in done.stdout
+    rows = [json.loads(x) for x in (tmp_path / "out/results.jsonl").read_text().splitlines()]
+    scores = {row["name"]: row["test"] for row in rows}
+    # An ensemble of one is that one, but for kernels in float16.
+    assert scores["ensemble"]["accuracy"] == pytest.approx(scores["ferplus"]["accuracy"], abs=0.11)
+    student = load_predictor(tmp_path / "out/weights/distilled-0")
+    assert student.spec.size == 30 and student.meta["temperature"] > 0
+    said = (tmp_path / "out/distilled-0.log").read_text()
+    assert f"learns from {tmp_path / 'out/weights/ferplus-0'}" in said
+    assert "learns from" not in (tmp_path / "out/narrow-0.log").read_text()
