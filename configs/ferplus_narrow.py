@@ -12,7 +12,7 @@ from emotion_jax.config import default_config
 def get_config():
     config = default_config()
     config.data.source = "ferplus"
-    # Every face that somebody gave an emotion, with the shares of all ten votes: 3,600 faces more
+    # Every face that somebody gave an emotion, with the shares of all ten votes: 3,498 faces more
     # than those with a majority, and what the doubtful ones look like.
     config.data.train_votes = "distribution"
     # FER2013's own size and colours, one channel.
