@@ -125,12 +125,15 @@ def read_task(folder: str, size: int, rounds: int) -> dict[str, float]:
         place.parent.mkdir(parents=True, exist_ok=True)
         if not place.exists():
             place.write_bytes(png.tobytes())
-    order = np.random.default_rng(0).permutation(count).reshape(-1, BATCH)
+    # AffectNet's epochs are long: its faces several times over, in another order each time.
+    times = max(1, (20_000 if size == 64 else 5_000) // count)
+    rng = np.random.default_rng(0)
+    order = np.concatenate([rng.permutation(count) for _ in range(times)]).reshape(-1, BATCH)
     threads = len(os.sched_getaffinity(0))
     shares = [pngs[i::threads] for i in range(threads)]
     dataset = keras.utils.image_dataset_from_directory(
         root, image_size=(size, size), batch_size=BATCH, seed=0, verbose=False
-    )
+    ).repeat(times)
 
     def decode(share: list[np.ndarray]) -> int:
         return sum(cv2.imdecode(png, cv2.IMREAD_COLOR_RGB).shape[0] // size for png in share)

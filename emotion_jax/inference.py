@@ -167,6 +167,9 @@ def load_predictor(path: str | Path | None = None) -> Predictor:
         workdir (its best checkpoint is taken); or one checkpoint, `<workdir>/checkpoints/<step>`.
         None takes the shipped default.
 
+    Returns:
+      the predictor; on a CPU, a network trained in bfloat16 computes in float32.
+
     Raises:
       EmotionError: there are no such weights, or they are damaged or of another network.
     """
@@ -177,6 +180,9 @@ def load_predictor(path: str | Path | None = None) -> Predictor:
         variables = load_weights(folder, shapes, meta.get("sha256"))
     else:
         model, spec, variables, meta = _load_checkpoint(folder)
+    if jax.default_backend() == "cpu" and getattr(model, "dtype", None) == jnp.bfloat16:
+        # The parameters are float32 anyway, and a CPU computes bfloat16 by way of it, slower.
+        model = model.clone(dtype=jnp.float32)
     return Predictor(model, variables, spec, meta=meta)
 
 

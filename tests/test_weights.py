@@ -56,6 +56,15 @@ def test_kernels_come_back_as_float16_and_the_rest_exactly(folder, variables):
     assert (folder / "model.safetensors").stat().st_size < 2.4 * count
 
 
+def test_a_cpu_computes_in_float32_what_was_trained_in_bfloat16(variables, folder, tmp_path):
+    half = {**META, "model": {**META["model"], "dtype": "bfloat16"}}
+    save_weights(tmp_path / "half", variables, half)
+    faces = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
+    predictor = load_predictor(tmp_path / "half")
+    assert predictor.model.dtype == jnp.float32 and predictor.meta["model"]["dtype"] == "bfloat16"
+    np.testing.assert_array_equal(predictor(faces), load_predictor(folder)(faces))
+
+
 def test_a_transposed_array_is_written_right(variables, tmp_path):
     kernel = variables["params"]["head"]["kernel"]
     turned = jax.tree.map(lambda x: x, variables)
