@@ -28,7 +28,7 @@ def get_config():
     config.data.train_votes = "distribution"
     config.data.drop_seen = True
     config.data.holdout = 0.05
-    # Ten times those of two CPU cores: a student goes on learning where labels alone are learnt.
+    # Eight times those of two CPU cores: a student goes on learning where labels alone are learnt.
     config.num_epochs = 100
     # A GPU is idle with 64 faces of this network; the rate stays.
     config.batch_size = 256
