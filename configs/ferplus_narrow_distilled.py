@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def get_config():
-    # The same network, pixels and augmentation.
+    # The same network, pixels, votes and augmentation.
     config = runpy.run_path(str(Path(__file__).with_name("ferplus_narrow.py")))["get_config"]()
     # Where benchmarks/recipe.py leaves them.
     config.distill.teachers = tuple(f"runs/recipe/weights/ferplus-{seed}" for seed in range(3))
@@ -25,7 +25,6 @@ def get_config():
     config.distill.share = 0.7
     # The faces as in `configs/ferplus.py`, for the same reasons; what the teachers never saw must
     # judge this network, too.
-    config.data.train_votes = "distribution"
     config.data.drop_seen = True
     config.data.holdout = 0.05
     # Eight times those of two CPU cores: a student goes on learning where labels alone are learnt.

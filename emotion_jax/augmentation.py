@@ -87,6 +87,12 @@ def erase(
     return jnp.where(inside[..., None], value, image)
 
 
+def _sometimes(
+    key: jax.Array, probability: float, altered: jax.Array, image: jax.Array
+) -> jax.Array:
+    return jnp.where(jax.random.bernoulli(key, probability), altered, image)
+
+
 def _random_geometry(key: jax.Array, height: int, width: int, config: Augmentation) -> jax.Array:
     flip, area, aspect, place, shift, angle = jax.random.split(key, 6)
     matrix = geometry.identity()
@@ -132,7 +138,7 @@ def _random_erase(key: jax.Array, image: jax.Array, config: Augmentation) -> jax
         width=w,
         value=jax.random.uniform(colour, (channels,), maxval=255.0),
     )
-    return jnp.where(jax.random.bernoulli(do, config.erase), erased, image)
+    return _sometimes(do, config.erase, erased, image)
 
 
 def _random_glasses(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -162,19 +168,19 @@ def _random_light(key: jax.Array, image: jax.Array, config: Augmentation) -> jax
     keys = jax.random.split(key, 6)
     if config.backlight:
         lit = conditions.light_from_behind(image, jax.random.uniform(keys[0], maxval=1.1))
-        image = jnp.where(jax.random.bernoulli(keys[1], config.backlight), lit, image)
+        image = _sometimes(keys[1], config.backlight, lit, image)
     if config.blur:
         # Up to 5 % of the side each way: little more is left than of a face of 12 pixels.
         across, down = 0.05 * jax.random.uniform(keys[2], (2,))
         blurred = conditions.blur(image, across * width, down * height)
-        image = jnp.where(jax.random.bernoulli(keys[3], config.blur), blurred, image)
+        image = _sometimes(keys[3], config.blur, blurred, image)
     if config.darkness:
         stops, grain, noise = jax.random.split(keys[4], 3)
         light = 2.0 ** -jax.random.uniform(stops, maxval=3.0)
         sigma = jax.random.uniform(grain, maxval=3.0)
         noise = sigma * jax.random.normal(noise, (height, width, 1))
         dark = conditions.darken(image, light, noise)
-        image = jnp.where(jax.random.bernoulli(keys[5], config.darkness), dark, image)
+        image = _sometimes(keys[5], config.darkness, dark, image)
     return image
 
 
@@ -186,8 +192,7 @@ def augment_image(image: jax.Array, key: jax.Array, config: Augmentation) -> jax
     glasses, wears, light = jax.random.split(jax.random.fold_in(key, 1), 3)
     if config.glasses:
         # Before the face is moved: later nobody knows where its eyes are.
-        worn = _random_glasses(glasses, image)
-        image = jnp.where(jax.random.bernoulli(wears, config.glasses), worn, image)
+        image = _sometimes(wears, config.glasses, _random_glasses(glasses, image), image)
     if config.flip or config.crop_area < 1 or config.rotate or config.translate:
         # A graphics card's fast products round coordinates to a tenth of a pixel.
         with jax.default_matmul_precision("highest"):
@@ -200,7 +205,7 @@ def augment_image(image: jax.Array, key: jax.Array, config: Augmentation) -> jax
         step = config.contrast * jax.random.uniform(contrast, minval=-1.0)
         image = adjust_contrast(image, 1 + step)
     if config.grey:
-        image = jnp.where(jax.random.bernoulli(grey, config.grey), to_grey(image), image)
+        image = _sometimes(grey, config.grey, to_grey(image), image)
     if config.erase:
         image = _random_erase(rectangle, image, config)
     return _random_light(light, image, config)
