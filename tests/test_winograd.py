@@ -28,12 +28,14 @@ def loop_convolve(x, kernel, padding):
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("features, side", [(10, 6), (192, 4)])
 @pytest.mark.parametrize("shape", [(2, 6, 8, 64), (1, 7, 5, 70), (3, 3, 4, 64), (1, 9, 9, 96)])
-def test_it_is_the_convolution(shape, padding):
+def test_it_is_the_convolution(shape, features, side, padding):
     chance = np.random.default_rng(0)
     x = chance.normal(size=shape).astype(np.float32)
-    kernel = chance.normal(size=(3, 3, shape[-1], 10)).astype(np.float32)
+    kernel = chance.normal(size=(3, 3, shape[-1], features)).astype(np.float32)
     (transformed,) = winograd.transform_kernels({"conv": {"kernel": kernel}}).values()
+    assert len(transformed) == side**2
     out = winograd.convolve(jnp.asarray(x), transformed, padding=padding)
     expected = loop_convolve(x, kernel, padding)
     assert out.shape == expected.shape
