@@ -127,23 +127,18 @@ def main() -> None:
 
         print(f"emotion_jax {emotion_jax.__version__}")
     elif FLAGS.camera and not FLAGS.help:
-        enable_compilation_cache()
         watch_camera()
     elif FLAGS.video and not FLAGS.help:
-        enable_compilation_cache()
         read_film()
     elif FLAGS.help or not pictures:
         print(EXAMPLES)
         for name in HELPED:
             print(f"  --{name:15} {' '.join(FLAGS[name].help.split())}")
     else:
-        enable_compilation_cache()
         from emotion_jax.pictures import analyze_pictures, check_sources
 
-        check_sources(pictures)  # a wrong name is told at once: JAX takes seconds to load
-        from emotion_jax import load_predictor
-
-        predictor = load_predictor(FLAGS.model)
+        check_sources(pictures)  # a wrong name is told at once: JAX can take seconds to load
+        predictor = load()
         end_loading()
         analyze_pictures(
             pictures,
@@ -154,6 +149,14 @@ def main() -> None:
             blur=FLAGS.blur,
             show=bool(FLAGS.show),
         )
+
+
+def load() -> Predictor:
+    """Load the network, as fast as can be."""
+    folder = enable_compilation_cache()
+    from emotion_jax.instant import load_instantly
+
+    return load_instantly(FLAGS.model, folder)
 
 
 def end_loading() -> None:
@@ -180,11 +183,10 @@ def read_film() -> None:
     from emotion_jax.video import FilmReader
 
     FilmReader(FLAGS.video)  # a wrong name is told at once, likewise
-    from emotion_jax import load_predictor
     from emotion_jax.film import analyze_film
     from emotion_jax.tracking import SMOOTHING
 
-    predictor = load_predictor(FLAGS.model)
+    predictor = load()
     end_loading()
     analyze_film(
         FLAGS.video,
@@ -206,11 +208,6 @@ def watch_camera() -> None:
     """Do what `--camera` says."""
     from emotion_jax.live import watch
     from emotion_jax.tracking import SMOOTHING
-
-    def load() -> Predictor:
-        from emotion_jax import load_predictor
-
-        return load_predictor(FLAGS.model)
 
     end_loading()
     watch(
