@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, NoReturn
 
 # While libraries load there is nothing to save, and JAX can swallow a KeyboardInterrupt: Ctrl-C
 # ends the process. One that its parent told to ignore it still does.
@@ -222,5 +225,22 @@ def watch_camera() -> None:
     )
 
 
+def leave(status: int | str | None) -> NoReturn:
+    """End the process, at once where a camera's network is still being loaded on its thread.
+
+    An orderly end would pull Python away from under it, and XLA abort.
+    """
+    if isinstance(status, int) and any(t.name == "labeller" for t in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(run(main, debug="--debug" in sys.argv))
+    try:
+        status: int | str | None = run(main, debug="--debug" in sys.argv)
+    except SystemExit as end:
+        status = end.code
+    leave(status)
