@@ -65,10 +65,13 @@ def load_instantly(path: str | Path | None, folder: Path | None) -> Predictor:
             if kept.is_file():
                 return _read(kept, weights)
     predictor = emotion_jax.load_predictor(path)
-    if kept is not None:
+    if kept is not None and not _unfit(kept).exists():
         with contextlib.suppress(Exception):
             _keep(predictor.compile(), kept)
             return _read(kept, weights)
+        if kept.is_file():  # written and no use: it is not to be compiled for nothing again
+            with contextlib.suppress(OSError):
+                _unfit(kept).touch()
     return predictor
 
 
@@ -93,6 +96,11 @@ def _name(weights: Path) -> str:
         if name.startswith(("JAX_", "XLA_")):
             digest.update(f"{name}={value}\n".encode())
     return f"{first}-{digest.hexdigest()[:16]}.npz"
+
+
+def _unfit(kept: Path) -> Path:
+    """The file that says that this jaxlib cannot run what was kept."""
+    return kept.with_suffix(".unfit")
 
 
 def _keep(compiled: tuple[bytes, list[np.ndarray]], kept: Path) -> None:

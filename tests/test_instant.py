@@ -133,9 +133,11 @@ def test_another_jaxlib_is_done_without(weights, cache, faces, monkeypatch, erro
         raise error("nothing of that name")
 
     monkeypatch.setattr(executables, "Executable", fail)
+    assert isinstance(load_instantly(weights, cache), ej.Predictor)
+    # Nor is it compiled for that at every start.
+    monkeypatch.setattr(ej.Predictor, "compile", lambda self: pytest.fail("compiled again"))
     predictor = load_instantly(weights, cache)
-    assert isinstance(predictor, ej.Predictor)
-    assert load_instantly(weights, cache)(faces).shape == (3, 8)
+    assert isinstance(predictor, ej.Predictor) and predictor(faces).shape == (3, 8)
 
 
 def test_nothing_is_kept_where_jax_may_choose_or_nobody_may_write(weights, cache, monkeypatch):
