@@ -228,7 +228,7 @@ def watch_camera() -> None:
 def leave(status: int | str | None) -> NoReturn:
     """End the process, at once where a camera's network is still being loaded on its thread.
 
-    An orderly end would pull Python away from under it, and XLA abort.
+    An orderly end would pull Python away from under it, in the middle of a library.
     """
     if isinstance(status, int) and any(t.name == "labeller" for t in threading.enumerate()):
         for stream in (sys.stdout, sys.stderr):
