@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, NoReturn
 
 # While libraries load there is nothing to save, and JAX can swallow a KeyboardInterrupt: Ctrl-C
 # ends the process. One that its parent told to ignore it still does.
@@ -127,23 +130,18 @@ def main() -> None:
 
         print(f"emotion_jax {emotion_jax.__version__}")
     elif FLAGS.camera and not FLAGS.help:
-        enable_compilation_cache()
         watch_camera()
     elif FLAGS.video and not FLAGS.help:
-        enable_compilation_cache()
         read_film()
     elif FLAGS.help or not pictures:
         print(EXAMPLES)
         for name in HELPED:
             print(f"  --{name:15} {' '.join(FLAGS[name].help.split())}")
     else:
-        enable_compilation_cache()
         from emotion_jax.pictures import analyze_pictures, check_sources
 
-        check_sources(pictures)  # a wrong name is told at once: JAX takes seconds to load
-        from emotion_jax import load_predictor
-
-        predictor = load_predictor(FLAGS.model)
+        check_sources(pictures)  # a wrong name is told at once: JAX can take seconds to load
+        predictor = load()
         end_loading()
         analyze_pictures(
             pictures,
@@ -154,6 +152,14 @@ def main() -> None:
             blur=FLAGS.blur,
             show=bool(FLAGS.show),
         )
+
+
+def load() -> Predictor:
+    """Load the network, as fast as can be."""
+    folder = enable_compilation_cache()
+    from emotion_jax.instant import load_instantly
+
+    return load_instantly(FLAGS.model, folder)
 
 
 def end_loading() -> None:
@@ -180,11 +186,10 @@ def read_film() -> None:
     from emotion_jax.video import FilmReader
 
     FilmReader(FLAGS.video)  # a wrong name is told at once, likewise
-    from emotion_jax import load_predictor
     from emotion_jax.film import analyze_film
     from emotion_jax.tracking import SMOOTHING
 
-    predictor = load_predictor(FLAGS.model)
+    predictor = load()
     end_loading()
     analyze_film(
         FLAGS.video,
@@ -207,11 +212,6 @@ def watch_camera() -> None:
     from emotion_jax.live import watch
     from emotion_jax.tracking import SMOOTHING
 
-    def load() -> Predictor:
-        from emotion_jax import load_predictor
-
-        return load_predictor(FLAGS.model)
-
     end_loading()
     watch(
         FLAGS.device,
@@ -225,5 +225,22 @@ def watch_camera() -> None:
     )
 
 
+def leave(status: int | str | None) -> NoReturn:
+    """End the process, at once where a camera's network is still being loaded on its thread.
+
+    An orderly end would pull Python away from under it, in the middle of a library.
+    """
+    if isinstance(status, int) and any(t.name == "labeller" for t in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(run(main, debug="--debug" in sys.argv))
+    try:
+        status: int | str | None = run(main, debug="--debug" in sys.argv)
+    except SystemExit as end:
+        status = end.code
+    leave(status)

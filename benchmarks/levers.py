@@ -24,8 +24,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.models import simplenet, vgg
-from emotion_jax.preprocess import ImageSpec
 
 WORDS = ("pad", "scan", "rbg", "bits8", "still", "bf16norm", "remat", "direct")
 

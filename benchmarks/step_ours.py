@@ -15,9 +15,9 @@ import optax
 from flops import SIZES
 from measuring import peak_resident, processor, serve, time_steps
 
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.losses import cross_entropy
 from emotion_jax.models import make_model
-from emotion_jax.preprocess import ImageSpec
 from emotion_jax.steps import init_state, train_step
 from emotion_jax.winograd import accelerate
 

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from emotion_jax.analysis import analyze
     from emotion_jax.augmentation import Augmentation, augment
     from emotion_jax.faces import Face, Finder, crop, detect
+    from emotion_jax.image_spec import ImageSpec
     from emotion_jax.inference import Predictor, load_predictor
     from emotion_jax.models import VGG16, SimpleNetV2, make_model
-    from emotion_jax.preprocess import ImageSpec, normalize
+    from emotion_jax.preprocess import normalize
     from emotion_jax.steps import TrainState, eval_step, init_state, predict_probs, train_step
 
 __version__ = "0.1.0"
@@ -29,7 +30,8 @@ _HOMES = {
     "inference": ("Predictor", "load_predictor"),
     "models": ("SimpleNetV2", "VGG16", "make_model"),
     "augmentation": ("Augmentation", "augment"),
-    "preprocess": ("ImageSpec", "normalize"),
+    "image_spec": ("ImageSpec",),
+    "preprocess": ("normalize",),
     "steps": ("TrainState", "eval_step", "init_state", "predict_probs", "train_step"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -18,7 +18,7 @@ from emotion_jax.rows import Row, Rows, make_rows
 from emotion_jax.threads import map_ahead
 
 if TYPE_CHECKING:
-    from emotion_jax.preprocess import ImageSpec
+    from emotion_jax.image_spec import ImageSpec
 
 Picture = str | os.PathLike[str] | np.ndarray
 

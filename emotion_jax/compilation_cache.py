@@ -14,16 +14,19 @@ from pathlib import Path
 _WORTH_S = 0.1
 
 
-def enable_compilation_cache() -> None:
+def enable_compilation_cache() -> Path | None:
     """Let JAX keep what it compiles in a folder of the user's; to be called before JAX is imported.
 
     The folder is `xla-<JAX's version>-<processor>` in `$XDG_CACHE_HOME/emotion_jax`, by default
     `~/.cache/emotion_jax`. What lies there is run as it is: it is made for its owner alone, and one
     that others can write is not used, which is said on standard error. Where no folder can be made
     everything is compiled anew. Who has set `JAX_COMPILATION_CACHE_DIR` has their own.
+
+    Returns:
+      the folder, where it is used: what lies there is this user's own.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
+        return None
     home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     # Machine code: another processor, on a home that machines share, might not run it.
     version = importlib.metadata.version("jax")
@@ -33,15 +36,16 @@ def enable_compilation_cache() -> None:
         folder.mkdir(exist_ok=True, mode=0o700)
         suspect = next((path for path in (folder.parent, folder) if not _is_private(path)), None)
     except OSError:  # a home that cannot be written: slower, and no more than that
-        return
+        return None
     if suspect is not None:
         what = f"others can write '{suspect}', so what was compiled is not kept there"
         print(f"note: {what}; chmod 700 it, or remove it", file=sys.stderr)
-        return
+        return None
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(_WORTH_S))
     # On some processors XLA distrusts what it wrote itself, says so at length and compiles anew.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    return folder
 
 
 def _is_private(folder: Path) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from emotion_jax.config import MONITORED, default_config, flatten, unknown_key
 from emotion_jax.errors import EmotionError
-from emotion_jax.preprocess import CROP_SCALES, CROP_SHIFTS, MAX_SIZE
+from emotion_jax.image_spec import CROP_SCALES, CROP_SHIFTS, MAX_SIZE
 
 
 def check_config(config: Any) -> None:

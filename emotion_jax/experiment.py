@@ -29,6 +29,7 @@ from emotion_jax.data.pipeline import (
 )
 from emotion_jax.data.selection import epoch_counts, sample
 from emotion_jax.errors import EmotionError
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import make_meta, model_from_meta
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.losses import (
@@ -39,7 +40,6 @@ from emotion_jax.losses import (
     log_shares,
 )
 from emotion_jax.optim import make_optimizer, make_schedule
-from emotion_jax.preprocess import ImageSpec
 from emotion_jax.teachers import Teacher, answers, load_teachers
 from emotion_jax.winograd import accelerate
 

@@ -31,9 +31,10 @@ from emotion_jax.calibration import fit_temperature
 from emotion_jax.data.pipeline import evaluation_order
 from emotion_jax.errors import EmotionError, run
 from emotion_jax.experiment import make_experiment
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import Predictor, load_predictor
 from emotion_jax.keras_files import PREPROCESSING, convert, is_keras_file, read_keras
-from emotion_jax.preprocess import ImageSpec, normalize
+from emotion_jax.preprocess import normalize
 from emotion_jax.weights import save_weights
 from emotion_jax.workdir import read_config
 
@@ -61,10 +62,10 @@ flags.DEFINE_list("std", None, "Keras: likewise", FLAGS)
 flags.DEFINE_boolean("bgr", None, "Keras: it was trained on BGR; the default is as above", FLAGS)
 flags.DEFINE_boolean("grey", False, "Keras: it was trained on grey pictures in 3 channels", FLAGS)
 flags.DEFINE_float(
-    "crop_scale", ImageSpec.crop_scale, "Keras: see preprocess.ImageSpec", flag_values=FLAGS
+    "crop_scale", ImageSpec.crop_scale, "Keras: see image_spec.ImageSpec", flag_values=FLAGS
 )
 flags.DEFINE_float(
-    "crop_shift", ImageSpec.crop_shift, "Keras: see preprocess.ImageSpec", flag_values=FLAGS
+    "crop_shift", ImageSpec.crop_shift, "Keras: see image_spec.ImageSpec", flag_values=FLAGS
 )
 flags.DEFINE_list("labels", None, "Keras: the emotions of its outputs, in their order", FLAGS)
 flags.DEFINE_boolean("debug", False, "show the traceback of an error", FLAGS)

@@ -15,7 +15,7 @@ from emotion_jax.images import check_image, resize
 from emotion_jax.landmarks import Square, cut_square, fit_square
 
 if TYPE_CHECKING:  # who only detects need not import JAX
-    from emotion_jax.preprocess import ImageSpec
+    from emotion_jax.image_spec import ImageSpec
 
 Detector = Literal["hog", "cnn"]
 

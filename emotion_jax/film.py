@@ -16,7 +16,7 @@ from emotion_jax.analysis import Predictor, predict_faces
 from emotion_jax.errors import EmotionError
 from emotion_jax.rows import RowWriter, make_rows
 from emotion_jax.searching import Found, search
-from emotion_jax.timeline import Timeline, plot_timeline
+from emotion_jax.timeline import Timeline, plot_timeline, prepare_plot
 from emotion_jax.tracking import SMOOTHING, People
 from emotion_jax.video import FilmReader, FilmWriter
 from emotion_jax.window import Window
@@ -117,6 +117,8 @@ def analyze_film(
             film = None if output is None else _open_film(source, output, reader.rate / every)
             files.enter_context(film or contextlib.nullcontext())
             advance = files.enter_context(_progress(reader, start, end, shown=film is not None))
+            if output is not None:
+                prepare_plot()
             people, timeline = People(smoothing=smoothing), Timeline(step_s=every / reader.rate)
             session = _Session(source, predictor, finder, people, timeline, rows, film, window)
             for item in itertools.chain([first], found):
@@ -173,10 +175,10 @@ class _Session:
         """Label the next frame and pass it on; returns whether another is wanted."""
         frame, boxes = found.frame, found.faces
         raw = predict_faces(frame.image, boxes, self.predictor, self.finder)
-        numbers, probabilities = self.people.update(boxes, raw, frame.time_s)
+        size = frame.image.shape[0], frame.image.shape[1]
+        numbers, probabilities = self.people.update(boxes, raw, frame.time_s, size=size)
         self.frames, self.faces = self.frames + 1, self.faces + len(boxes)
         self.timeline.add(numbers, probabilities, frame.time_s)
-        size = frame.image.shape[0], frame.image.shape[1]
         rows = make_rows(
             boxes,
             probabilities,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from emotion_jax.classifying import classify
 from emotion_jax.errors import EmotionError
+from emotion_jax.image_spec import ImageSpec, spec_from_meta
 from emotion_jax.json_files import parse_json
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.models import make_model
-from emotion_jax.preprocess import ImageSpec, check_spec
 from emotion_jax.steps import predict_probs
 from emotion_jax.weights import (
-    SHIPPED,
     WEIGHTS,
+    find_weights,
     flatten,
     load_weights,
     read_arrays,
@@ -31,7 +34,6 @@ from emotion_jax.weights import (
 )
 from emotion_jax.winograd import Kernels, transform_kernels, use_kernels
 
-DEFAULT = "simplenet-narrow-ferplus"
 # Faces in one call of the network; more are taken in turns, so that memory stays bounded.
 MAX_BATCH = 256
 # Of weights' meta. Past these all answers are alike, or logits leave the range of their type.
@@ -62,9 +64,8 @@ class Predictor:
             self._kernels = transform_kernels(self.variables["params"])
         # A wide network's maps leave a core's cache where several faces share a call.
         self._batch = 1 if self._kernels else MAX_BATCH
-        self._probs = jax.jit(
-            partial(_predict_probs, model=model, spec=spec, temperature=temperature)
-        )
+        self._unjitted = partial(_predict_probs, model=model, spec=spec, temperature=temperature)
+        self._probs = jax.jit(self._unjitted)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Predicts.
@@ -75,27 +76,25 @@ class Predictor:
         Returns:
           Probabilities float32 `[N, 8]` in the order of `EMOTIONS`; rows sum to 1.
         """
-        images = np.asarray(images)
-        fits = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] in (1, 3)
-        if not fits or 0 in images.shape[1:]:
-            raise EmotionError(
-                f"faces must be uint8 [N, H, W, 3], not {images.dtype} {images.shape}"
-            )
-        size = self.spec.size
-        if images.shape[1:3] != (size, size):
-            from emotion_jax.images import resize
+        return classify(images, self._predict, size=self.spec.size, batch=self._batch)
 
-            shape = (len(images), size, size, images.shape[-1])
-            images = np.array([resize(image, size, size) for image in images], np.uint8)
-            images = images.reshape(shape)
-        chunks = [
-            self._predict(images[i : i + self._batch]) for i in range(0, len(images), self._batch)
-        ]
-        result = np.zeros((len(images), len(EMOTIONS)), np.float32)
-        if chunks:  # a network without contempt never sees any
-            known = np.concatenate(chunks)
-            result[:, : known.shape[1]] = known
-        return result
+    def compile(self) -> tuple[bytes, list[np.ndarray]]:
+        """Compile the network for one face.
+
+        Returns:
+          machine code of a function of these arrays and a face uint8 `[1, size, size, 3]` to the
+          probabilities float32 `[1, K]`; see `executables.Executable`. The arrays.
+        """
+
+        def probs_of_a_face(variables: Any, kernels: Kernels, images: jax.Array) -> jax.Array:
+            return self._unjitted(variables, kernels, images)
+
+        arrays = self.variables, self._kernels
+        face = jax.ShapeDtypeStruct((1, self.spec.size, self.spec.size, 3), jnp.uint8)
+        probs = jax.jit(probs_of_a_face, keep_unused=True)  # all arrays, in their order
+        with _compiled_anew():
+            code: Any = probs.lower(*arrays, face).compile().runtime_executable()
+        return code.serialize(), [np.asarray(leaf) for leaf in jax.tree.leaves(arrays)]
 
     def _predict(self, images: np.ndarray) -> np.ndarray:
         # Filled up to 1, 2, 4, 8, ... faces: each new count would compile again.
@@ -103,6 +102,18 @@ class Predictor:
         padded = np.zeros((bucket, *images.shape[1:]), np.uint8)
         padded[: len(images)] = images
         return np.asarray(self._probs(self.variables, self._kernels, padded))[: len(images)]
+
+
+@contextlib.contextmanager
+def _compiled_anew() -> Iterator[None]:
+    """Let XLA's cache keep nothing: code that comes from there cannot be serialized once more."""
+    option = "jax_persistent_cache_min_compile_time_secs"
+    least = getattr(jax.config, option)
+    jax.config.update(option, math.inf)
+    try:
+        yield
+    finally:
+        jax.config.update(option, least)
 
 
 def _predict_probs(variables: Any, kernels: Kernels, images: jax.Array, **static: Any) -> jax.Array:
@@ -138,9 +149,7 @@ def model_from_meta(meta: dict[str, Any]) -> tuple[nn.Module, ImageSpec, Any]:
             raise EmotionError(f"its classes are {classes}, not {list(EMOTIONS)} or the first ones")
         options = {k: v for k, v in meta["model"].items() if k != "name"}
         model = make_model(meta["model"]["name"], num_classes=len(classes), **options)
-        fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["spec"].items()}
-        spec = ImageSpec(**fields)
-        check_spec(spec)
+        spec = spec_from_meta(meta)
     except EmotionError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -201,12 +210,6 @@ def read_variables(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, A
         return read_arrays(folder, meta.get("sha256")), meta
     *_, variables, meta = _load_checkpoint(folder)
     return flatten(variables), meta
-
-
-def find_weights(path: str | Path | None) -> Path:
-    """The folder that a path, or a name of shipped weights, means."""
-    name = str(DEFAULT if path is None else path)
-    return SHIPPED / name if name in shipped_names() else Path(os.path.expanduser(name))
 
 
 def _load_checkpoint(path: Path) -> tuple[nn.Module, ImageSpec, Any, dict[str, Any]]:

@@ -16,13 +16,13 @@ import numpy as np
 
 from emotion_jax.errors import EmotionError
 from emotion_jax.hdf5_layers import Layer, open_layers
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import make_meta
 from emotion_jax.labels import EMOTIONS, emotion_code
 from emotion_jax.models import make_model
 from emotion_jax.models.layers import scale_features
 from emotion_jax.models.simplenet import BLOCKS, MIN_SIZE
 from emotion_jax.models.vgg import HIDDEN, STAGES
-from emotion_jax.preprocess import ImageSpec
 
 # Every layer's features at width 1, but for the last's.
 FEATURES = {

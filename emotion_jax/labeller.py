@@ -61,7 +61,7 @@ class Labeller(Closing):
         """
         self._camera, self._load, self._finder, self._people = camera, load, finder, people
         self._results: queue.Queue[Labelled | BaseException | None] = queue.Queue(1)
-        self._closed = threading.Event()
+        self._closed, self._loaded = threading.Event(), threading.Event()
         self.done = False
         self._thread = threading.Thread(target=self._run, name="labeller", daemon=True)
         self._thread.start()
@@ -88,10 +88,14 @@ class Labeller(Closing):
         return result
 
     def close(self) -> None:
-        """Stop, after the frame at hand; the camera is closed, too."""
+        """Stop, after the frame at hand; the camera is closed, too.
+
+        What is still being loaded is not waited for: its thread goes on, and ends by itself.
+        """
         self._closed.set()
         self._camera.close()
-        self._thread.join()
+        while self._thread.is_alive() and self._loaded.is_set():
+            self._thread.join(0.1)
 
     def _run(self) -> None:
         try:
@@ -106,9 +110,12 @@ class Labeller(Closing):
         blank = Frame(np.zeros((80, 80, 3), np.uint8), 0, 0.0)
         self._finder(blank).detect(blank.image)
         self._camera.wait_open()
+        if self._closed.is_set():
+            return
         predictor = self._load()
         # Compiled for one face now, or it would be when the first comes in.
         predictor(np.zeros((1, predictor.spec.size, predictor.spec.size, 3), np.uint8))
+        self._loaded.set()
         frame = self._camera.next()
         if frame is None:
             return
@@ -119,7 +126,8 @@ class Labeller(Closing):
             found = finder.narrow(known).detect(frame.image)
             known = known or found
             raw = predict_faces(frame.image, found, predictor, finder)
-            numbers, probabilities = self._people.update(found, raw, frame.time_s)
+            size = frame.image.shape[0], frame.image.shape[1]
+            numbers, probabilities = self._people.update(found, raw, frame.time_s, size=size)
             self._put(Labelled(frame, found, numbers, probabilities))
             frame = self._camera.next(frame.index)
 

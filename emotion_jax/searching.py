@@ -86,9 +86,12 @@ def _search(frames: Generator[Frame], finder: Finder, *, narrow: bool) -> Genera
         # and the same on any number of threads.
         last: Future[list[Face]] | None = None
         before: Future[list[Face]] | None = None
-        searched_s = -math.inf
+        searched_s, shape = -math.inf, (0, 0, 0)
         try:
             for frame in decoded:
+                if frame.image.shape != shape:  # nobody is as large as before
+                    before = last = None
+                    searched_s, shape = -math.inf, frame.image.shape
                 full = not narrow or frame.time_s - searched_s >= SEARCH_EVERY_S
                 known = [] if full or before is None else before.result()
                 found = pool.submit(finder.narrow(known).detect, frame.image)

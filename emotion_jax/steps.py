@@ -19,9 +19,10 @@ import optax
 from flax import struct
 
 from emotion_jax import metrics
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.losses import LossFn
 from emotion_jax.optim import climb
-from emotion_jax.preprocess import Batch, ImageSpec, normalize
+from emotion_jax.preprocess import Batch, normalize
 
 AugmentFn = Callable[[Batch, jax.Array], Batch]
 TeachFn = Callable[[jax.Array], jax.Array]

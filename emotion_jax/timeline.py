@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -87,6 +88,13 @@ class Timeline:
 
 def _add_to(sums: dict[int, np.ndarray], place: int, row: np.ndarray) -> None:
     sums[place] = sums[place] + row if place in sums else row
+
+
+def prepare_plot() -> threading.Thread:
+    """Load what `plot_timeline` needs on a thread, half a second that a film can be read in."""
+    thread = threading.Thread(target=make_figure, args=(1, 1), name="plotting")
+    thread.start()
+    return thread
 
 
 def plot_timeline(timeline: Timeline, path: str | os.PathLike[str], *, title: str = "") -> None:

@@ -68,9 +68,15 @@ class People:
         self._smoothing = smoothing
         self._people: list[_Person] = []
         self._time_s = -math.inf
+        self._size: tuple[int, int] | None = None
 
     def update(
-        self, faces: Sequence[Face], probabilities: np.ndarray, time_s: float
+        self,
+        faces: Sequence[Face],
+        probabilities: np.ndarray,
+        time_s: float,
+        *,
+        size: tuple[int, int] | None = None,
     ) -> tuple[list[int], np.ndarray]:
         """Recognize the persons of the next frame by place, size and motion.
 
@@ -81,6 +87,8 @@ class People:
           faces: N faces, in any order.
           probabilities: float `[N, 8]`, rows sum to 1.
           time_s: of the frame, in seconds; never less than in the call before.
+          size: height and width of the frame, in pixels. Where they are others than in the call
+            before, everybody is where they were as shares of the picture.
 
         Returns:
           N different numbers, counted from 1 in the order of appearance and never used again, and
@@ -92,6 +100,9 @@ class People:
             if person.time_s >= self._time_s or time_s - person.time_s <= _MEMORY
         ]
         self._time_s = time_s
+        if size is not None and self._size not in (None, size):
+            self._fit(size)
+        self._size = size
         places = np.array([_place(face) for face in faces]).reshape(-1, 3)
         known = self._recognize(places, time_s)
         for i, (face, place, row) in enumerate(zip(faces, places, probabilities, strict=True)):
@@ -109,6 +120,21 @@ class People:
     def missing(self) -> list[Face]:
         """The last known boxes of those who were not found in the last frame but are remembered."""
         return [person.face for person in self._people if person.time_s < self._time_s]
+
+    def _fit(self, size: tuple[int, int]) -> None:
+        """Move everybody along to a picture of another size."""
+        old = self._size or size
+        tall, wide = size[0] / old[0], size[1] / old[1]
+        scale = np.array([wide, tall, wide])  # of centre x, y and width
+        for person in self._people:
+            person.place, person.speed = scale * person.place, scale * person.speed
+            person.face = dataclasses.replace(
+                person.face,
+                x=wide * person.face.x,
+                y=tall * person.face.y,
+                width=wide * person.face.width,
+                height=tall * person.face.height,
+            )
 
     def _recognize(self, places: np.ndarray, time_s: float) -> dict[int, _Person]:
         """Who stands at each of the places `[N, 3]`, by its index; those of nobody are left out."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from emotion_jax.atomic import replace_bytes, replace_text
@@ -21,11 +21,18 @@ from emotion_jax.json_files import parse_json
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # The weights that come with the package, each a folder of that name.
 SHIPPED = Path(__file__).parent / "shipped"
+DEFAULT = "simplenet-narrow-ferplus"
 
 
 def shipped_names() -> list[str]:
     """The names that `load_predictor` knows without a path."""
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{WEIGHTS}"))
+
+
+def find_weights(path: str | Path | None) -> Path:
+    """The folder that a path, or a name of shipped weights, means."""
+    name = str(DEFAULT if path is None else path)
+    return SHIPPED / name if name in shipped_names() else Path(os.path.expanduser(name))
 
 
 def save_weights(folder: str | Path, variables: Any, meta: dict[str, Any]) -> None:
@@ -95,6 +102,8 @@ def load_weights(folder: str | Path, shapes: Any, sha256: str | None) -> Any:
                 f"'{path}' is no trained network: {name} holds what are no finite numbers; fetch "
                 "it anew, or train again"
             )
+    import jax  # not at the top: who looks for weights need not wait for it
+
     return jax.tree_util.tree_map_with_path(
         lambda place, x: arrays[_name(place)].astype(x.dtype), shapes
     )
@@ -127,6 +136,8 @@ def read_arrays(folder: str | Path, sha256: str | None) -> dict[str, np.ndarray]
 
 def flatten(tree: Any) -> dict[str, Any]:
     """The arrays of a tree, each named by its place: "params/conv01/kernel"."""
+    import jax  # likewise
+
     return {_name(place): x for place, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 

@@ -188,6 +188,15 @@ def test_a_size_that_changes(tmp_path):
     assert {frame.image.shape for frame in read(tmp_path / "out" / "c.mp4")} == {(240, 480, 3)}
 
 
+def test_a_person_stays_the_same_when_the_size_changes(tmp_path):
+    scenes = walk(20)
+    large = [images.resize(scene, 480, 960) for scene in scenes[:10]]
+    parts = [write_film(tmp_path / f"{i}.ts", part) for i, part in enumerate((large, scenes[10:]))]
+    (tmp_path / "all.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    summary = analyze_film(tmp_path / "all.ts", Glad(), output=tmp_path / "out")
+    assert (summary.frames, summary.faces, summary.people) == (20, 20, 1)
+
+
 def test_a_truncated_film_is_read_and_said(tmp_path, capsys):
     source = write_film(tmp_path / "a.mkv", walk(60))
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])

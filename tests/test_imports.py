@@ -14,7 +14,7 @@ HEAVY = ("tensorflow", "tensorflow_datasets", "cv2", "dlib", "orbax", "matplotli
 # From the ground up; a module imports from its own floor and those below, and never in a circle.
 FLOORS = (
     {"errors", "labels", "atomic", "closing", "json_files", "wording", "threads"},
-    {"geometry", "conditions", "winograd"},
+    {"geometry", "conditions", "winograd", "image_spec", "executables"},
     {"calibration", "models", "preprocess", "augmentation", "losses", "metrics", "optim"},
     {"steps"},
     {
@@ -30,6 +30,7 @@ FLOORS = (
         "landmarks",
         "faces",
         "rows",
+        "classifying",
         "draw",
         "tracking",
         "timeline",
@@ -43,13 +44,14 @@ FLOORS = (
     }
     | {"figures", "report", "reliability", "data", "weights", "hdf5_layers"},
     {"inference", "analysis", "pictures", "keras_files"},
+    {"instant"},
     {"film", "labeller", "recorder", "live"},
     {"teachers"},
     {"experiment", "export", "initial"},
     {"train", "conclude", "nonfinite"},
 )
 # Everything up to the step is for other people's programs, and brings no more than these.
-LIGHT = {"jax", "flax", "optax", "numpy", "emotion_jax"}
+LIGHT = {"jax", "jaxlib", "flax", "optax", "numpy", "emotion_jax"}
 
 
 def module_of(path):

@@ -190,8 +190,8 @@ def test_no_name_is_taken_twice(tmp_path):
     assert free_path(tmp_path, "camera", ".png") == str(tmp_path / "camera-3.png")
 
 
-def start(*arguments, **options):
-    command = [sys.executable, "-c", WITH_FAKE, "--camera", *map(str, arguments)]
+def start(*arguments, code=WITH_FAKE, **options):
+    command = [sys.executable, "-c", code, "--camera", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, **pipes, **options)
 

@@ -154,3 +154,21 @@ def test_each_person_is_averaged_alone():
     people.update([face(100), face(300)], rows, 0.0)
     _, smoothed = people.update([face(300), face(100)], rows[::-1], 0.1)
     np.testing.assert_allclose(smoothed, rows[::-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("tall, wide", [(0.5, 0.5), (3, 3), (0.25, 0.5), (2, 1)])
+def test_who_is_who_in_a_picture_of_another_size(tall, wide):
+    people, size = People(), (480, 640)
+    for i in range(10):
+        seen = [face(100 + 5 * i), face(400)]
+        assert people.update(seen, even(2), i / 30, size=size)[0] == [1, 2]
+    size = round(tall * size[0]), round(wide * size[1])
+    for i in range(10, 20):
+        seen = [
+            Face(wide * f.x, tall * f.y, wide * f.width, tall * f.height, 1.0)
+            for f in (face(400), face(100 + 5 * i))
+        ]
+        assert people.update(seen, even(2), i / 30, size=size)[0] == [2, 1]
+    assert people.update([], even(0), 20 / 30, size=(48, 64))[0] == []
+    # Who is hidden goes along, too.
+    assert [person.x for person in people.missing()] == pytest.approx([19.5, 40.0])

@@ -116,6 +116,26 @@ def test_what_there_is_of_a_truncated_film_is_read(tmp_path, suffix):
     assert reader.damage is not None and "incomplete" in reader.damage
 
 
+@pytest.mark.parametrize("count", [8, 15, 30])
+def test_half_of_a_short_film_is_said_to_be_incomplete(tmp_path, count):
+    noise = np.random.default_rng(0).integers(0, 256, (count, 48, 64, 3), dtype=np.uint8)
+    path = write_film(tmp_path / "a.mkv", noise)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    reader = FilmReader(path)
+    assert 0 < len(list(reader.frames())) < count
+    assert "incomplete" in (reader.damage or "")
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+@pytest.mark.parametrize("sound", [None, "aac"])
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 15])
+def test_a_short_film_is_whole(tmp_path, suffix, sound, count):
+    codec = "mpeg4" if suffix == "avi" else "libx264"
+    path = write_film(tmp_path / f"a.{suffix}", shades(count), codec=codec, sound=sound)
+    reader = FilmReader(path)
+    assert len(list(reader.frames())) == count and reader.damage is None
+
+
 def test_damage_in_the_middle_is_left_out_and_counted(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), dtype=np.uint8)
     path = write_film(tmp_path / "a.mkv", noise, codec="mjpeg")

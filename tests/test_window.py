@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from false_films import draw_people, write_film
 from PIL import ImageGrab
-from test_live import film_frames, read_rows, start, wait_for
+from test_live import WITH_FAKE, film_frames, read_rows, start, wait_for
 
 from emotion_jax import images, window
 from emotion_jax.errors import EmotionError
@@ -57,10 +57,10 @@ def film(tmp_path_factory):
 class Program:
     """predict.py --camera with a window, and a person before it."""
 
-    def __init__(self, display, *arguments):
+    def __init__(self, display, *arguments, **options):
         self.display = display
         self.env = os.environ | {"DISPLAY": display}
-        self.process = start(*arguments, env=self.env)
+        self.process = start(*arguments, env=self.env, **options)
         self.window = None
 
     def do(self, *words):
@@ -130,6 +130,17 @@ def test_escape_ends_it(display, film, tmp_path):
     assert program.process.stdout.readline().startswith("source,frame")  # rows, into a pipe
     program.press("Escape")
     assert program.end() == 0 and "happiness" in program.out
+
+
+@needs_display
+def test_escape_is_heard_while_the_network_loads(display, film, tmp_path):
+    # Longer than anybody waits for the end: only who does not wait gets there.
+    code = WITH_FAKE.replace("None: Fake()", "None: __import__('time').sleep(3600)")
+    assert code != WITH_FAKE
+    program = Program(display, f"--device={film}", f"--output={tmp_path}", code=code)
+    program.press("Escape")
+    assert program.end() == 0 and "0 persons" in program.errors
+    assert os.listdir(tmp_path) == []
 
 
 class ClientMessage(ctypes.Structure):

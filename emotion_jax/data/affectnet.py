@@ -29,8 +29,8 @@ from emotion_jax.data.affectnet_rows import (
 from emotion_jax.data.sources import Example, Target
 from emotion_jax.data.tally import DroppedError, Report, Tally, read_picture
 from emotion_jax.errors import EmotionError
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.manifest import file_sha256
-from emotion_jax.preprocess import ImageSpec
 
 LISTS = {"train": "training.csv", "validation": "validation.csv"}
 LIST_FOLDERS = (

@@ -115,12 +115,21 @@ class FilmReader:
         """What was wrong with a film that was read to its end."""
         if decoder.damaged and not decoder.decoded:
             raise EmotionError(f"'{self._path}' is damaged: none of its frames can be read")
-        if self.duration_s and reached_s < 0.98 * self.duration_s - 0.5:
+        if self.duration_s and reached_s < _least_end(self.duration_s, self.rate):
             ends = f"it ends at {max(0.0, reached_s):.1f} of {self.duration_s:.1f} s"
             return f"'{self._path}' is incomplete: {ends}"
         if decoder.damaged:
             return f"'{self._path}' is damaged: {decoder.damaged} of its frames cannot be read"
         return None
+
+
+def _least_end(duration_s: float, rate: float) -> float:
+    """When the last packet of a whole film ends at least, in seconds, as headers are not exact.
+
+    They may count from zero where the film begins later, or leave out how long the last frame is
+    shown: half a second, in short films a fifth of it, but not less than two frames.
+    """
+    return 0.98 * duration_s - max(min(0.5, 0.2 * duration_s), 2 / rate)
 
 
 def open_film(path: str) -> Any:

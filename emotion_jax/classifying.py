@@ -1,0 +1,44 @@
+"""Faces of any size and number to the probabilities of all emotions, whatever computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from emotion_jax.errors import EmotionError
+from emotion_jax.labels import EMOTIONS
+
+
+def classify(
+    images: np.ndarray, predict: Callable[[np.ndarray], np.ndarray], *, size: int, batch: int
+) -> np.ndarray:
+    """Call a network for faces, in turns.
+
+    Args:
+      images: faces uint8 `[N, H, W, C]`, C 3 (RGB) or 1 (grey), of any height and width.
+      predict: the network: from uint8 `[n, size, size, C]` to the probabilities float32 `[n, K]` of
+        the first K emotions.
+      size: height and width of its input, in pixels.
+      batch: the most faces in a call of it.
+
+    Returns:
+      float32 `[N, 8]` in the order of `EMOTIONS`; rows sum to 1.
+
+    Raises:
+      EmotionError: they are no such faces.
+    """
+    images = np.asarray(images)
+    fits = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] in (1, 3)
+    if not fits or 0 in images.shape[1:]:
+        raise EmotionError(f"faces must be uint8 [N, H, W, 3], not {images.dtype} {images.shape}")
+    if images.shape[1:3] != (size, size):
+        from emotion_jax.images import resize  # OpenCV: only who needs it waits for it
+
+        shape = (len(images), size, size, images.shape[-1])
+        images = np.array([resize(image, size, size) for image in images], np.uint8).reshape(shape)
+    result = np.zeros((len(images), len(EMOTIONS)), np.float32)
+    for i in range(0, len(images), batch):
+        known = predict(images[i : i + batch])
+        result[i : i + batch, : known.shape[1]] = known  # without contempt, say: it is never seen
+    return result
