@@ -361,13 +361,10 @@ def test_a_reader_that_leaves_ends_it_quietly(tmp_path):
     assert process.wait(timeout=60) == 0 and "Error" not in err, err
 
 
-def test_the_real_clips(tmp_path):
-    shared = os.environ.get("EMOTION_JAX_SHARED")
-    if not shared:
-        pytest.skip("EMOTION_JAX_SHARED is not set: no real films")
+def test_the_real_clips(scenes, tmp_path):
     from emotion_jax import load_predictor
 
-    clips = Path(shared).resolve() / "data" / "scenes" / "clips"
+    clips = Path(scenes) / "clips"
     summary = analyze_film(clips / "single_face.mp4", load_predictor(), output=tmp_path)
     assert (summary.frames, summary.faces, summary.people) == (72, 72, 1)
     rows = read_rows(tmp_path / "predictions.csv")
