@@ -6,7 +6,7 @@ from typing import Any
 
 from emotion_jax.config import MONITORED, default_config, flatten, unknown_key
 from emotion_jax.errors import EmotionError
-from emotion_jax.image_spec import CROP_SCALES, CROP_SHIFTS, MAX_SIZE
+from emotion_jax.image_spec import ImageSpec, check_spec
 
 
 def check_config(config: Any) -> None:
@@ -30,13 +30,7 @@ def check_config(config: Any) -> None:
             raise EmotionError(f"{key}: {values[key]}; must be at least 1")
         if values[key] > most:
             raise EmotionError(f"{key}: {values[key]}; must be at most {most}")
-    if config.channels not in (1, 3) or (config.channels == 1 and not config.grey):
-        raise EmotionError(f"channels: {config.channels}; use 3, or 1 with grey=True")
-    for key in ("mean", "std"):
-        if len(config[key]) not in (1, config.channels) or (key == "std" and min(config.std) <= 0):
-            raise EmotionError(
-                f"{key}: {config[key]}; use one number or {config.channels}, of std above 0"
-            )
+    check_spec(make_spec(config), _PIXELS)
     for key, (low, high) in _RANGES.items():
         if not low <= values[key] <= high:
             raise EmotionError(f"{key}: {values[key]}; must be from {low} to {high}")
@@ -61,6 +55,19 @@ def check_config(config: Any) -> None:
         )
 
 
+def make_spec(config: Any) -> ImageSpec:
+    """The pixels of the network that a config describes."""
+    return ImageSpec(
+        size=config.image_size,
+        grey=config.grey,
+        channels=config.channels,
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+        crop_scale=config.data.crop_scale,
+        crop_shift=config.data.crop_shift,
+    )
+
+
 def _check_type(key: str, value: Any, default: Any) -> None:
     """Refuses what is not of its default's type; flags see to it, files of others do not."""
     if key == "distill.teachers":
@@ -81,9 +88,19 @@ def _is_number(x: Any) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < float("inf")
 
 
+# What a config calls the fields of its spec.
+_PIXELS = {
+    "size": "image_size",
+    "grey": "grey",
+    "channels": "channels",
+    "mean": "mean",
+    "std": "std",
+    "crop_scale": "data.crop_scale",
+    "crop_shift": "data.crop_shift",
+}
+
 # What there must be of at least one, with the most that is not a slip: memory and int32 end.
 _COUNTS = {
-    "image_size": MAX_SIZE,
     "batch_size": 1 << 20,
     "eval_batch_size": 1 << 20,
     "accumulate": 1 << 20,
@@ -99,8 +116,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "data.train_images": (0, 10**9),
     "data.val_images": (0, 10**9),
     "data.class_cap": (0, 10**9),
-    "data.crop_scale": CROP_SCALES,
-    "data.crop_shift": CROP_SHIFTS,
     "num_devices": (0, 1e9),
     "checkpoint_every": (0, 1e9),
     "augment.flip": (0, 1),

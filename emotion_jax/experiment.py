@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from emotion_jax import metrics, sharding, steps
 from emotion_jax.augmentation import Augmentation, augment
-from emotion_jax.config_check import check_config
+from emotion_jax.config_check import check_config, make_spec
 from emotion_jax.data import open_data
 from emotion_jax.data.pipeline import (
     Resident,
@@ -201,15 +201,7 @@ def make_experiment(config: Any) -> Experiment:
     check_config(config)
     # First what is wrong at once: opening the data may take a minute.
     options = {k: v for k, v in config.model.to_dict().items() if k != "name"}
-    spec = ImageSpec(
-        size=config.image_size,
-        grey=config.grey,
-        channels=config.channels,
-        mean=tuple(config.mean),
-        std=tuple(config.std),
-        crop_scale=config.data.crop_scale,
-        crop_shift=config.data.crop_shift,
-    )
+    spec = make_spec(config)
     emotions = EMOTIONS[: config.data.num_classes]
     meta = make_meta(config.model.name, options, spec, emotions=emotions)
     model, *_ = model_from_meta(meta)

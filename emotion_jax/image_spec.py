@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from emotion_jax.errors import EmotionError
@@ -39,8 +40,12 @@ class ImageSpec:
     align: bool = False
 
 
-def check_spec(spec: ImageSpec) -> None:
+def check_spec(spec: ImageSpec, keys: Mapping[str, str] | None = None) -> None:
     """Refuses a spec that cannot be meant: whoever wrote it, pixels could not be made by it.
+
+    Args:
+      spec: of weights, or as a config says it.
+      keys: what the fields are called there; else "spec." and their name.
 
     Raises:
       EmotionError: naming the field.
@@ -64,7 +69,8 @@ def check_spec(spec: ImageSpec) -> None:
     for name, (fits, be) in rules.items():
         if not fits:
             value = repr(getattr(spec, name))[:60]
-            raise EmotionError(f"spec.{name}: {value}; must be {be}")
+            key = f"spec.{name}" if keys is None else keys[name]
+            raise EmotionError(f"{key}: {value}; must be {be}")
 
 
 def _within(x: Any, low: float, high: float, kind: Any = int | float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -35,6 +36,8 @@ def join_processes() -> None:
         given: dict[str, Any] = {
             word: int(os.environ[name]) for word, name in names.items() if name in os.environ
         }
+        # How the processes agree on the step to stop at; see `agreement`.
+        jax.config.update("jax_enable_preemption_service", True)
         jax.distributed.initialize(**given)
     except (ValueError, RuntimeError) as error:
         what = str(error).splitlines()[0].rstrip(". ")
@@ -75,6 +78,15 @@ def _memory(device: jax.Device) -> int:
 def wait_for_everyone(name: str) -> None:
     """Goes on once every process of the run is here; `name` is the place, the same in all."""
     multihost_utils.sync_global_devices(name)
+
+
+def agreement() -> Callable[[int], bool] | None:
+    """What tells processes that one of them was asked to stop; None for a process alone.
+
+    Called by each with the number of its call, from 1 on; true at the same call in all, within
+    seconds after any of them got SIGTERM. JAX listens for it from `jax.distributed.initialize` on.
+    """
+    return None if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

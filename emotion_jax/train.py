@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from emotion_jax import conclude, metrics, report
+from emotion_jax import conclude, metrics, report, sharding
 from emotion_jax.checkpoint import Checkpoints
 from emotion_jax.config import MONITORED
 from emotion_jax.config_check import check_config
@@ -95,7 +95,7 @@ def _train(
         monitor=config.best,
         enabled=jax.process_index() == 0,
     )
-    with Stop() as stop, show as progress:
+    with Stop(sharding.agreement()) as stop, show as progress:
         for epoch in range(start // per_epoch, config.num_epochs):
             begun, skip = time.monotonic(), int(state.step) % per_epoch
             order = experiment.epoch_order(epoch)
@@ -106,7 +106,7 @@ def _train(
                 watch.check(sums.skipped, epoch * per_epoch + done - 1)
                 progress.update(epoch + 1, done, sums.loss, sums.accuracy)
                 due = config.checkpoint_every and done % config.checkpoint_every == 0
-                if (due or stop.asked) and done < per_epoch:
+                if (stop.due() or due) and done < per_epoch:
                     watch.check(sums.all().skipped, epoch * per_epoch + done)
                     checkpoints.save(state, _meta(experiment, epoch, sums.all()), None)
                     stop.leave_if_asked(int(state.step))

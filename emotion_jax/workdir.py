@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,25 +133,44 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 class Stop(contextlib.AbstractContextManager["Stop"]):
     """Turns Ctrl-C and SIGTERM into a wish, granted after the step and once the state is saved.
 
-    After `jax.distributed.initialize` these handlers take the place of JAX's own notice of
-    preemption. The processes of such a run do not agree on the step to save at: to stop it, kill
-    them all; the same command goes on from the last checkpoint.
+    Processes that train one network must save the same step: they leave SIGTERM to the notice of
+    preemption that JAX has for that, and pass Ctrl-C on to it. Whichever of them gets either, all
+    agree on a step. The second Ctrl-C means now; so does the second SIGTERM of a process alone.
+
+    Attributes:
+      asked: the signal to end with; None as long as there is no reason to.
     """
 
-    asked: int | None = None
+    def __init__(self, agree: Callable[[int], bool] | None = None):
+        """Takes, of several processes, what tells at its n-th call whether all stop there."""
+        self.asked: int | None = None
+        self._agree, self._steps = agree, 0
+        self._got: int | None = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
-        self._before: dict[int, Any] = {}
+        ours = (signal.SIGINT, signal.SIGTERM) if self._agree is None else (signal.SIGINT,)
         with contextlib.suppress(ValueError):  # not the main thread: its owner handles signals
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in ours:
                 self._before[number] = signal.signal(number, self._ask)
         return self
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self.asked is not None:  # the second time means now
+        if self._got is not None:  # the second time means now
             self.__exit__()
             signal.raise_signal(number)
-        self.asked = number
+        self._got = number
+        if self._agree is None:
+            self.asked = number
+        else:
+            signal.raise_signal(signal.SIGTERM)  # JAX's notice: it tells the others
+
+    def due(self) -> bool:
+        """Whether to save and leave now; of several processes each asks once a step."""
+        self._steps += 1
+        if self._agree is not None and self._agree(self._steps):
+            self.asked = self._got or signal.SIGTERM
+        return self.asked is not None
 
     def leave_if_asked(self, step: int) -> None:
         """Says what is saved and ends the program as the signal would have."""

@@ -42,6 +42,33 @@ def child():
     print(made.summary())
 
 
+@pytest.fixture(scope="session")
+def scenes():
+    """The folder of real pictures and films."""
+    shared = os.environ.get("EMOTION_JAX_SHARED")
+    if not shared:
+        pytest.skip("EMOTION_JAX_SHARED is not set: no real pictures or films")
+    return os.path.join(os.path.realpath(shared), "data", "scenes")
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """A network that compiles at once, by the name of "tiny"."""
+    from tiny_runs import Tiny
+
+    from emotion_jax import models
+
+    monkeypatch.setitem(models.MODELS, "tiny", Tiny)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """An array file of faces that are learnt in no time."""
+    from tiny_runs import write_faces
+
+    return write_faces(tmp_path_factory.mktemp("faces") / "faces.npz")
+
+
 @pytest.fixture
 def predictor():
     """A network that answers without looking."""

@@ -4,7 +4,7 @@ import numpy as np
 
 from emotion_jax import images
 from emotion_jax.faces import Face
-from emotion_jax.preprocess import ImageSpec
+from emotion_jax.image_spec import ImageSpec
 
 
 class FalsePredictor:

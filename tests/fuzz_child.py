@@ -82,6 +82,47 @@ def read_film(path):
                 assert frame.image.shape[2] == 3 and frame.time_s >= start
 
 
+def label_film(path):
+    """Reads a film and writes it anew with its sound, as predict.py does."""
+    from emotion_jax.video import FilmReader, FilmWriter
+
+    reader = FilmReader(path)
+    copy = path.with_name("labelled.mp4")
+    with (
+        contextlib.closing(reader.frames()) as frames,
+        FilmWriter(copy, rate_hint=reader.rate, audio_from=path) as writer,
+    ):
+        for frame, _ in zip(frames, range(FRAMES), strict=False):
+            writer.write(frame.image, frame.time_s)
+        writer.copy_sound()
+    assert not writer.frames or FilmReader(copy).size
+
+
+def crop_box(path):
+    """A face cut out of a picture by a box, scale and shift that may be any numbers."""
+    import numpy as np
+
+    from emotion_jax.data.affectnet import crop_box
+
+    asked = json.loads(path.read_text())
+    picture = np.zeros((*asked.pop("shape"), 3), np.uint8)
+    assert crop_box(picture, size=20, **asked).shape == (20, 20, 3)
+
+
+def read_teachers(path):
+    """Loads a network to learn from and asks it."""
+    import numpy as np
+
+    from emotion_jax.labels import EMOTIONS
+    from emotion_jax.teachers import answers, load_teachers
+
+    teachers = load_teachers([str(path)], EMOTIONS)
+    faces = np.zeros((1, 24, 24, 3), np.uint8)
+    variables = [teacher.variables for teacher in teachers]
+    rows = answers(faces, variables, teachers=teachers, temperature=2.0)
+    assert rows.shape == (1, 8) and abs(float(rows.sum()) - 1) < 1e-3
+
+
 def read_weights(path):
     """Loads a predictor and asks it."""
     import numpy as np

@@ -1,6 +1,8 @@
 """Damage to files, drawn by Hypothesis, and a process that reads them and may die of it."""
 
+import ctypes
 import json
+import os
 import select
 import struct
 import subprocess
@@ -68,6 +70,29 @@ def _start():
         stderr=subprocess.DEVNULL,  # FFmpeg's and HDF5's own words
         text=True,
     )
+
+
+class Tripwire:
+    """Notices whether anybody opens what lies in a folder; Linux alone can tell."""
+
+    OPENED = 0x20  # IN_OPEN of inotify(7)
+
+    def __init__(self, folder):
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._fd = libc.inotify_init1(os.O_NONBLOCK)
+        for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+            watch = libc.inotify_add_watch(self._fd, os.fsencode(place), self.OPENED)
+            assert watch > 0, os.strerror(ctypes.get_errno())
+
+    def touched(self):
+        """Whether that has happened since the last call."""
+        try:
+            return bool(os.read(self._fd, 1 << 16))
+        except BlockingIOError:
+            return False
+
+    def close(self):
+        os.close(self._fd)
 
 
 @st.composite

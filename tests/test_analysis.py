@@ -135,11 +135,8 @@ def test_the_shipped_network_reads_a_drawn_face(tmp_path):
     assert all(row["emotion"] in ej.EMOTIONS for row in rows)
 
 
-def test_real_photo(predictor):
-    shared = os.environ.get("EMOTION_JAX_SHARED")
-    if not shared:
-        pytest.skip("EMOTION_JAX_SHARED is not set: no real pictures")
-    photo = os.path.join(shared, "data", "scenes", "photos", "group_3.jpg")
+def test_real_photo(scenes, predictor):
+    photo = os.path.join(scenes, "photos", "group_3.jpg")
     rows = ej.analyze(photo, predictor)
     assert len(rows) == 5 and predictor.shapes == [(5, 40, 40, 3)]
     assert all(0 <= row["x"] and row["x"] + row["width"] <= 1024 for row in rows)

@@ -11,8 +11,8 @@ import optax
 import pytest
 
 from emotion_jax import losses, steps
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.models import VGG16, SimpleNetV2, make_model, simplenet, vgg
-from emotion_jax.preprocess import ImageSpec
 
 BENCHMARKS = str(Path(__file__).parents[1] / "benchmarks")
 

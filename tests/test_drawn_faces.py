@@ -12,8 +12,8 @@ from emotion_jax.data.drawing.faces import draw_face, draw_group
 from emotion_jax.data.drawing.people import Conditions, sample_person, sample_shot
 from emotion_jax.data.drawn_faces import DrawnFaces
 from emotion_jax.errors import EmotionError
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.labels import EMOTIONS
-from emotion_jax.preprocess import ImageSpec
 
 PLAIN = Conditions(glasses=False, light=1.0, yaw=0.0)
 

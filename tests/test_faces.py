@@ -9,16 +9,7 @@ import pytest
 from emotion_jax import faces, images
 from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face
-from emotion_jax.preprocess import ImageSpec
-
-
-@pytest.fixture(scope="module")
-def scenes():
-    shared = os.environ.get("EMOTION_JAX_SHARED")
-    if not shared:
-        pytest.skip("EMOTION_JAX_SHARED is not set: no real pictures")
-    return os.path.join(shared, "data", "scenes")
-
+from emotion_jax.image_spec import ImageSpec
 
 # Faces that look at the camera: a man in sunglasses (multi_face) turns away and is not found.
 COUNTS = {

@@ -19,8 +19,8 @@ from emotion_jax import faces, film, images
 from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face
 from emotion_jax.film import analyze_film, choose_min_face
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.labels import EMOTIONS
-from emotion_jax.preprocess import ImageSpec
 from emotion_jax.rows import COLUMNS
 from emotion_jax.video import FilmReader
 
@@ -299,7 +299,7 @@ PROGRAM = """
 import runpy, sys, time
 import numpy as np
 import emotion_jax
-from emotion_jax.preprocess import ImageSpec
+from emotion_jax.image_spec import ImageSpec
 
 class Fake:
     spec = ImageSpec()
@@ -370,13 +370,10 @@ def test_a_reader_that_leaves_ends_it_quietly(tmp_path):
     assert process.wait(timeout=60) == 0 and "Error" not in err, err
 
 
-def test_the_real_clips(tmp_path):
-    shared = os.environ.get("EMOTION_JAX_SHARED")
-    if not shared:
-        pytest.skip("EMOTION_JAX_SHARED is not set: no real films")
+def test_the_real_clips(scenes, tmp_path):
     from emotion_jax import load_predictor
 
-    clips = Path(shared).resolve() / "data" / "scenes" / "clips"
+    clips = Path(scenes) / "clips"
     summary = analyze_film(clips / "single_face.mp4", load_predictor(), output=tmp_path)
     assert (summary.frames, summary.faces, summary.people) == (72, 72, 1)
     rows = read_rows(tmp_path / "predictions.csv")

@@ -1,6 +1,7 @@
 """Damaged data sets: every row is kept or dropped for a reason, or the file is refused."""
 
 import io
+import json
 import lzma
 import zipfile
 
@@ -13,6 +14,7 @@ from fuzzing import damaged, table
 from hypothesis import given
 
 from emotion_jax.data.arrays import Arrays, save_arrays
+from emotion_jax.image_spec import CROP_SCALES, CROP_SHIFTS
 from emotion_jax.labels import FERPLUS_COLUMNS
 
 
@@ -40,6 +42,23 @@ def test_affectnet_csv(child, folder, data):
     content = data.draw(spoilt_tables(rows))
     (folder / "training.csv").write_bytes(content)
     child("read_affectnet_csv", folder / "training.csv")
+
+
+# Of boxes in pictures of up to 90 pixels, and of what tables hold instead.
+NEAR = st.floats(-20, 110) | st.integers(-20, 110).map(float)
+ANY = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0.0, 5e-324, 2.0**63])
+
+
+@given(
+    box=st.lists(NEAR, min_size=4, max_size=4) | st.lists(NEAR | ANY, min_size=4, max_size=4),
+    scale=st.floats(*CROP_SCALES),
+    shift=st.floats(*CROP_SHIFTS),
+    shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+)
+def test_boxes(child, folder, box, scale, shift, shape):
+    place = folder / "box.json"
+    place.write_text(json.dumps({"box": box, "scale": scale, "shift": shift, "shape": shape}))
+    child("crop_box", place)
 
 
 @st.composite
@@ -188,7 +207,7 @@ def test_array_files(child, folder, good, data):
             st.sampled_from([".npy", ".npy", ".npy", ""])
         )
         what = [ANY_ARRAYS, CLAIMS, st.binary(max_size=20), st.none()]
-        if name in members:
+        if members.get(name) is not None:  # it may have been taken away
             what.append(damaged(members[name]))
         members[name] = data.draw(st.one_of(what))
     packed = io.BytesIO()

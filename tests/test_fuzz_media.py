@@ -65,13 +65,22 @@ FILMS = {
     "f.webm": {"codec": "libvpx"},
     "g.ts": {},
 }
+# Sound that is copied as it is, and sound that must be encoded anew.
+SOUNDS = {
+    "sound.mp4": {"sound": "aac"},
+    "sound.mkv": {"sound": "libopus"},
+    "sound.webm": {"codec": "libvpx", "sound": "libopus"},
+    "sound.ts": {"sound": "aac"},
+    "plain.mkv": {"codec": "mpeg4", "sound": "pcm_s16le"},
+    "sound.avi": {"codec": "mjpeg", "sound": "mp3"},
+}
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
     folder = tmp_path_factory.mktemp("films")
     return functools.cache(
-        lambda name: write_film(folder / name, shades(12), **FILMS[name]).read_bytes()
+        lambda name: write_film(folder / name, shades(12), **(FILMS | SOUNDS)[name]).read_bytes()
     )
 
 
@@ -81,3 +90,11 @@ def test_films(child, tmp_path_factory, films, name, data):
     path = tmp_path_factory.getbasetemp() / "film"
     path.write_bytes(data.draw(damaged(films(name), head=1500)))
     child("read_film", path)
+
+
+@pytest.mark.parametrize("name", SOUNDS)
+@given(data=st.data())
+def test_films_with_sound_that_is_taken_over(child, tmp_path_factory, films, name, data):
+    path = tmp_path_factory.getbasetemp() / "film"
+    path.write_bytes(data.draw(damaged(films(name), head=1500)))
+    child("label_film", path)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -10,15 +11,16 @@ import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
-from fuzzing import damaged
+from fuzzing import Tripwire, damaged
 from hypothesis import given
 
 from emotion_jax.config import default_config, flatten
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import make_meta, model_from_meta
 from emotion_jax.manifest import MANIFEST, write_manifest
-from emotion_jax.preprocess import ImageSpec
 from emotion_jax.weights import read_meta, save_weights
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 SPEC = ImageSpec(size=28, grey=True, channels=1)
 META = make_meta("simplenet", {"width": 0.05, "dropout": [0.0, 0.1], "dtype": "float32"}, SPEC)
 
@@ -87,6 +89,7 @@ def test_meta(child, folder, data):
         text = data.draw(damaged(text, head=600))
     (place / "config.json").write_bytes(text)
     child("read_weights", place)
+    child("read_teachers", place)
 
 
 @given(data=st.data())
@@ -103,6 +106,7 @@ def test_safetensors(child, folder, data):
         content = data.draw(damaged(content, head=3000))
     (place / "model.safetensors").write_bytes(content)
     child("load_weights", place)
+    child("read_teachers", place)
     child("read_variables", place)
 
 
@@ -144,6 +148,93 @@ def test_checkpoints(child, run, data):
         (step / MANIFEST).write_bytes(data.draw(damaged((step / MANIFEST).read_bytes())))
     child("read_manifest", step)
     child("load_weights", place)
+
+
+# Of an item of a checkpoint, as seen from there and from anywhere.
+OUTSIDE = "../../../../outside"
+
+
+@pytest.fixture(scope="module")
+def outside(run):
+    """A whole item beside the run's folder, and what tells whether anybody looks into it."""
+    place = run.with_name("outside")
+    shutil.copytree(run / "checkpoints" / "0" / "model", place)
+    wire = Tripwire(place)
+    yield wire
+    wire.close()
+
+
+def nodes(tree):
+    """Every (container, key) of a tree of JSON."""
+    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
+        yield tree, key
+        if isinstance(tree[key], dict | list):
+            yield from nodes(tree[key])
+
+
+@linux
+@given(data=st.data())
+def test_references_in_checkpoints(child, run, outside, data):
+    """Hashes that fit what was forged: only what reads it can refuse it."""
+    place = copy(run)
+    step = place / "checkpoints" / "0"
+    names = ["model/_METADATA", "model/_sharding", "model/array_metadatas/process_0"]
+    path = step / data.draw(st.sampled_from([*names, "_CHECKPOINT_METADATA"]))
+    tree = json.loads(path.read_bytes())
+    there = str(run.with_name("outside"))
+    paths = st.sampled_from([OUTSIDE, f"{OUTSIDE}/", there, f"file://{there}", f"{there}/d"])
+    for _ in range(data.draw(st.integers(1, 3))):
+        at, key = data.draw(st.sampled_from(list(nodes(tree))))
+        if isinstance(at, dict) and data.draw(st.booleans()):
+            at[data.draw(paths)] = at.pop(key)
+        else:
+            at[key] = data.draw(paths | JSON)
+    path.write_text(json.dumps(tree))
+    write_manifest(step)
+    child("load_weights", place)
+    assert not outside.touched()
+
+
+def crc32c(data):
+    """The check sum of OCDBT's files."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+@linux
+def test_a_tree_of_arrays_that_lies_outside_is_not_followed(child, run, outside):
+    """The root of a checkpoint's arrays names the files of its branches: made to name another."""
+
+    def forge(name):
+        place = copy(run)
+        step = place / "checkpoints" / "0"
+        root = step / "model" / "manifest.ocdbt"
+        (branch,) = (step / "model" / "d").iterdir()
+        old, new = f"d/{branch.name}".encode(), name.encode()
+        data = root.read_bytes()[:-4]
+        assert data.count(old) == 1 and len(new) == len(old)
+        data = data.replace(old, new)
+        root.write_bytes(data + crc32c(data).to_bytes(4, "little"))
+        return place, step, branch
+
+    (name,) = [path.name for path in run.glob("checkpoints/0/model/d/*")]
+    # Where what it names lies within, it is read: the forgery is a good one.
+    place, step, branch = forge(f"e/{name}")
+    branch.parent.rename(branch.parent.with_name("e"))
+    write_manifest(step)
+    assert child("load_weights", place)
+    # A link to it, for the name must be as long as the one that it takes the place of.
+    there = "x" * (len(f"d/{name}") - len(f"{OUTSIDE}/"))
+    (run.with_name("outside") / there).symlink_to(run.with_name("outside") / "d" / name)
+    place, step, _ = forge(f"{OUTSIDE}/{there}")
+    assert (step / "model" / OUTSIDE / there).exists()
+    write_manifest(step)
+    assert not child("load_weights", place)
+    assert not outside.touched()
 
 
 @given(data=st.data())
@@ -231,6 +322,7 @@ def test_keras_files(child, keras, name, data):
 
 def test_the_whole_ones_are_read(child, folder, run, keras):
     assert child("read_weights", folder) and child("load_weights", run)
+    assert child("read_teachers", folder)
     assert child("read_variables", folder) and child("read_config", run)
     for name in ("old", "new", "0", "8"):
         assert child("read_keras", keras(name)), name

@@ -286,11 +286,8 @@ def test_find_images_says_what_is_not_there(tmp_path):
             images.find_images(str(tmp_path / pattern))
 
 
-def test_real_alpha_photo():
-    shared = os.environ.get("EMOTION_JAX_SHARED")
-    if not shared:
-        pytest.skip("EMOTION_JAX_SHARED is not set: no real pictures")
-    path = os.path.join(shared, "data", "scenes", "photos", "Image_with_alpha.png")
+def test_real_alpha_photo(scenes):
+    path = os.path.join(scenes, "photos", "Image_with_alpha.png")
     assert images.read_image(path).shape == (1036, 1524, 3)
 
 

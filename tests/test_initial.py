@@ -8,10 +8,10 @@ import optax
 import pytest
 
 from emotion_jax.errors import EmotionError
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import make_meta, model_from_meta
 from emotion_jax.initial import begin_from
 from emotion_jax.labels import EMOTIONS
-from emotion_jax.preprocess import ImageSpec
 from emotion_jax.steps import init_state
 from emotion_jax.weights import save_weights
 

@@ -17,12 +17,12 @@ import pytest
 from keras_networks import SIMPLENET, keras_simplenet, keras_vgg16
 
 from emotion_jax.errors import EmotionError
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import Predictor, load_predictor
 from emotion_jax.keras_files import convert, read_keras
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.models import make_model
 from emotion_jax.models.layers import scale_features
-from emotion_jax.preprocess import ImageSpec
 
 FEATURES = [scale_features(n, 1 / 8) for n, _ in SIMPLENET]
 

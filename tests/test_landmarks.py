@@ -8,21 +8,13 @@ import pytest
 
 from emotion_jax import dlib_models, faces, images
 from emotion_jax.errors import EmotionError
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.landmarks import Square, cut_square, fit_square
-from emotion_jax.preprocess import ImageSpec
-
-
-@pytest.fixture(scope="module")
-def scenes():
-    shared = os.environ.get("EMOTION_JAX_SHARED")
-    if not shared:
-        pytest.skip("EMOTION_JAX_SHARED is not set: no real pictures")
-    return os.path.join(shared, "data", "scenes", "photos")
 
 
 @pytest.fixture(scope="module")
 def photo(scenes):
-    return images.read_image(os.path.join(scenes, "group_3.jpg"))
+    return images.read_image(os.path.join(scenes, "photos", "group_3.jpg"))
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +174,7 @@ def test_a_missing_model_is_one_sentence(tmp_path):
 
 
 def test_the_network_finds_a_face_that_hog_does_not(finder, scenes):
-    photo = images.read_image(os.path.join(scenes, "multi_face.jpg"))
+    photo = images.read_image(os.path.join(scenes, "photos", "multi_face.jpg"))
     part = photo[60:190, 180:340]  # a man in sunglasses who turns away
     assert faces.detect(part, min_face=70) == []
     (face,) = faces.detect(part, min_face=70, detector="cnn")

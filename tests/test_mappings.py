@@ -12,9 +12,9 @@ from jax.sharding import PartitionSpec as P
 
 from emotion_jax import losses, sharding, steps
 from emotion_jax.augmentation import Augmentation, augment
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.models import SimpleNetV2
 from emotion_jax.models.layers import global_max_pool, max_pool_2x2
-from emotion_jax.preprocess import ImageSpec
 
 DEVICES, LOCAL, SIZE = 8, 2, 12
 SPEC = ImageSpec(size=SIZE)

@@ -19,7 +19,7 @@ WITH_FAKE = """
 import runpy, sys, types
 import numpy as np
 import emotion_jax
-from emotion_jax.preprocess import ImageSpec
+from emotion_jax.image_spec import ImageSpec
 
 class Fake:
     spec = ImageSpec()
@@ -128,11 +128,8 @@ def test_pictures_to_rows(tmp_path):
     assert done.stderr.rstrip().endswith("False")  # TensorFlow stayed away
 
 
-def test_a_real_photo_to_a_folder(tmp_path):
-    shared = os.environ.get("EMOTION_JAX_SHARED")
-    if not shared:
-        pytest.skip("EMOTION_JAX_SHARED is not set: no real pictures")
-    photo = Path(shared).resolve() / "data" / "scenes" / "photos" / "multi_face.jpg"
+def test_a_real_photo_to_a_folder(scenes, tmp_path):
+    photo = Path(scenes) / "photos" / "multi_face.jpg"
     done = predict(f"--image={photo}", f"--output={tmp_path}/out", code=WITH_FAKE)
     assert done.returncode == 0 and done.stdout == "", done.stderr
     assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 1 + 4

@@ -10,7 +10,7 @@ import pytest
 
 from emotion_jax import augmentation, geometry, preprocess
 from emotion_jax.augmentation import Augmentation
-from emotion_jax.preprocess import ImageSpec
+from emotion_jax.image_spec import ImageSpec
 
 SIZES = [(9, 14), (13, 8)]  # height, width
 EVERYTHING = Augmentation(

@@ -2,13 +2,15 @@
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tiny_runs import write_faces
+from tiny_runs import lasting, write_faces
 
 from emotion_jax import sharding
 from emotion_jax.errors import EmotionError
@@ -33,6 +35,31 @@ if faces == "drawn":
     config.data.update(source="drawn_faces", train_faces=96, val_faces=40, cache_dir=cache)
     config.image_size = 16
 train.train_and_evaluate(config, workdir)
+"""
+# One that is sent a signal, or none (0), after its fourth step. Then steps take as long as those of
+# a large network, so that the run is not over before the processes have told each other.
+STOPPED = """
+import os, sys, time
+index, port, faces, workdir, *signals = sys.argv[1:]
+os.environ |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+os.environ["JAX_PROCESS_ID"] = index
+import tiny_runs
+from emotion_jax import errors, models, sharding, train
+sharding.join_processes()
+models.MODELS["tiny"] = tiny_runs.Tiny
+config = tiny_runs.make_config(faces, batch_size=4, num_epochs=3)
+update, calls = train.TrainProgress.update, []
+
+def signalled(self, *args):
+    update(self, *args)
+    calls.append(args)
+    if signals and len(calls) == 4 and int(signals[int(index)]):
+        os.kill(os.getpid(), int(signals[int(index)]))
+    if signals and len(calls) > 4:
+        time.sleep(0.2)
+
+train.TrainProgress.update = signalled
+sys.exit(errors.run(lambda: train.train_and_evaluate(config, workdir)))
 """
 
 
@@ -70,6 +97,16 @@ def run(faces, workdir, *, count, feed):
     return communicate(commands, [environment] * count, workdir)
 
 
+def stop(faces, workdir, signals=(), *, expected=(0, 0)):
+    """A run of two processes that are sent signals: its rows, and what each process said."""
+    paths = os.pathsep.join([str(HERE), str(HERE.parent)])
+    flags = "--xla_force_host_platform_device_count=1"
+    environment = {**os.environ, "PYTHONPATH": paths, "XLA_FLAGS": flags}
+    words = [str(free_port()), str(faces), str(workdir), *(str(int(number)) for number in signals)]
+    commands = [[sys.executable, "-c", STOPPED, str(i), *words] for i in range(2)]
+    return communicate(commands, [environment] * 2, workdir, expected=expected)
+
+
 def launch(faces, workdir, *, count):
     """`python launch.py`, as people type it, in each of `count` processes."""
     config = workdir.with_suffix(".py")
@@ -86,7 +123,7 @@ def launch(faces, workdir, *, count):
     return communicate([[*command, "--distributed"]] * count, numbered, workdir)
 
 
-def communicate(commands, environments, workdir):
+def communicate(commands, environments, workdir, expected=(0, 0)):
     """Runs the commands at the same time; the run's rows, and what each process said."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [
@@ -98,8 +135,8 @@ def communicate(commands, environments, workdir):
     finally:
         for process in processes:
             process.kill()
-    for process, (_, err) in zip(processes, said, strict=True):
-        assert process.returncode == 0, err
+    for process, (_, err), status in zip(processes, said, expected, strict=False):
+        assert process.returncode == status, err
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return rows, [out for out, _ in said]
 
@@ -124,6 +161,33 @@ def test_a_process_that_is_told_of_no_others_says_so(monkeypatch):
     with pytest.raises(EmotionError, match="^--distributed: .*JAX_COORDINATOR_ADDRESS") as info:
         sharding.join_processes()
     assert "\n" not in str(info.value)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(faces, tmp_path_factory):
+    return stop(faces, tmp_path_factory.mktemp("undisturbed") / "run")[0]
+
+
+@pytest.mark.parametrize(
+    ("signals", "expected"),
+    [
+        ((0, signal.SIGTERM), (143, 143)),
+        ((signal.SIGINT, signal.SIGTERM), (130, 143)),
+    ],
+    ids=["one", "both"],
+)
+def test_whichever_process_is_told_to_stop_all_save_the_same_step(
+    faces, undisturbed, tmp_path, signals, expected
+):
+    """And go on from there, to the same bits as if nothing had been."""
+    workdir = tmp_path / "run"
+    _, said = stop(faces, workdir, signals, expected=expected)
+    step = int(re.search(r"stopped, saved at step (\d+)", said[0])[1])
+    folders = [path.name for path in (workdir / "checkpoints").iterdir() if path.is_dir()]
+    assert 4 < step < 72 and str(step) in folders and "saved" not in said[1]
+    rows, said = stop(faces, workdir)
+    assert f"resumed from step {step}" in said[0]
+    assert list(map(lasting, rows)) == list(map(lasting, undisturbed))
 
 
 def assert_same_run(one, two, said, steps=(6, 12)):

@@ -11,9 +11,10 @@ import pytest
 
 from emotion_jax import losses, metrics, steps
 from emotion_jax.augmentation import Augmentation, augment
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.models import VGG16, SimpleNetV2
 from emotion_jax.optim import climb
-from emotion_jax.preprocess import ImageSpec, normalize
+from emotion_jax.preprocess import normalize
 
 SPEC = ImageSpec(size=8)
 

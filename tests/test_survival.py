@@ -19,9 +19,9 @@ from emotion_jax import losses, models, steps, train
 from emotion_jax.checkpoint import Checkpoints
 from emotion_jax.errors import EmotionError
 from emotion_jax.experiment import make_experiment
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import load_predictor
 from emotion_jax.manifest import MANIFEST, find_damage, write_manifest
-from emotion_jax.preprocess import ImageSpec
 
 BAD_FACE = 17
 

@@ -10,26 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_runs import SIDE, Tiny, last_state, lasting, make_config, rows, write_faces
+from tiny_runs import SIDE, last_state, lasting, make_config, rows
 
-from emotion_jax import export, models, steps, train
+from emotion_jax import export, steps, train
 from emotion_jax.checkpoint import Checkpoints
 from emotion_jax.errors import EmotionError
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import make_meta, model_from_meta
 from emotion_jax.labels import EMOTIONS
-from emotion_jax.preprocess import ImageSpec, fit_size
+from emotion_jax.preprocess import fit_size
 from emotion_jax.teachers import answers, load_teachers
 from emotion_jax.weights import save_weights
 
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "tiny", Tiny)
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory):
-    return write_faces(tmp_path_factory.mktemp("faces") / "faces.npz")
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 def write_teacher(folder, seed, spec, emotions=EMOTIONS):

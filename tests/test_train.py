@@ -14,16 +14,14 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 from tiny_runs import (
     VALIDATION,
-    Tiny,
     finish_run,
     last_state,
     lasting,
     make_config,
     rows,
-    write_faces,
 )
 
-from emotion_jax import conclude, export, models, train
+from emotion_jax import conclude, export, train
 from emotion_jax.checkpoint import Checkpoints
 from emotion_jax.data.arrays import Arrays, save_arrays
 from emotion_jax.errors import EmotionError
@@ -33,15 +31,7 @@ from emotion_jax.initial import begin_from
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.logs import best_row
 
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "tiny", Tiny)
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory):
-    return write_faces(tmp_path_factory.mktemp("faces") / "faces.npz")
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 @pytest.fixture(scope="module")

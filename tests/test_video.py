@@ -361,11 +361,8 @@ def test_frames_are_read_one_at_a_time(tmp_path):
     assert len(alive) == 70 and most <= 12
 
 
-def test_the_real_clip():
-    shared = os.environ.get("EMOTION_JAX_SHARED")
-    if not shared:
-        pytest.skip("EMOTION_JAX_SHARED is not set: no real films")
-    clip = os.path.join(shared, "data", "scenes", "clips", "single_face.mp4")
+def test_the_real_clip(scenes):
+    clip = os.path.join(scenes, "clips", "single_face.mp4")
     reader = FilmReader(clip)
     frames = list(reader.frames())
     assert len(frames) == 72 and reader.damage is None and reader.rate == 30

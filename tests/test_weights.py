@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from emotion_jax.errors import EmotionError
+from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import load_predictor, make_meta, model_from_meta
 from emotion_jax.labels import EMOTIONS
-from emotion_jax.preprocess import ImageSpec
 from emotion_jax.weights import load_weights, save_weights, shipped_names
 
 SPEC = ImageSpec(size=28, grey=True, channels=1, mean=(0.4,), crop_scale=1.3)
