@@ -1,8 +1,8 @@
 """Faces as records: written by TensorFlow Datasets, read at random, streamed by tf.data.
 
 A record is a serialized `tf.train.Example` in a TFRecord file, its pixels as they are. So a face is
-read by one call of the system, from where it lies straight to its place in the batch; compressed by
-zstd, faces take a sixth to a third less room and many times as long to read (docs/performance.md).
+read by one call of the system, from where it lies straight to its place in the batch; PNGs take half
+the room, and sixteen times as long or more to decode (docs/performance.md).
 The only file, but for the builder of other people's data sets, that imports TensorFlow.
 """
 
