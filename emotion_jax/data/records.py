@@ -1,9 +1,9 @@
 """Faces as records: written by TensorFlow Datasets, read at random, streamed by tf.data.
 
 A record is a serialized `tf.train.Example` in a TFRecord file, its pixels as they are. So a face is
-read by one call of the system, from where it lies straight to its place in the batch; PNGs take half
-the room, and sixteen times as long or more to decode (docs/performance.md).
-The only file, but for the builder of other people's data sets, that imports TensorFlow.
+read by one call of the system, from where it lies straight to its place in the batch; PNGs take
+half the room, and sixteen times as long or more to decode (docs/performance.md). But for
+`affectnet_builder`, this is the only file that imports TensorFlow.
 """
 
 from __future__ import annotations
