@@ -5,11 +5,13 @@
 Writes a false AffectNet (drawn faces in noisy JPEGs of 400 pixels), builds it, and then on the same
 faces, with one core and with all:
 
-- limit: array_record unpacks the build's records in the same order and batches, on a thread a
-  core, and their bytes are laid side by side; nothing else.
+- limit: the build's pixels are read in the same order into eight batches, used in turns, on a
+  thread a core; nothing else. The records are not packed, so there is nothing to decode.
 - ours: an epoch of the build in random order, in batches, as training streams it.
 - png: OpenCV decodes the same faces as PNGs, out of memory, on a thread a core; nothing else.
 - keras: `image_dataset_from_directory` on those PNGs as files.
+
+Of building, the limit decodes the JPEGs on a thread a core, and does nothing else.
 
 Every figure is the median of several rounds, taken in turns. Needs Linux, and Keras beside the
 project: `pip install -e ".[test]"`.
@@ -18,16 +20,18 @@ project: `pip install -e ".[test]"`.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
-import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +57,7 @@ def main() -> None:
         print(f"\nbuilding from {flags.pictures} JPEGs of {SIDE} pixels, images/s")
         print(f"{'size':>6}{'ours':>9}{'limit':>9}   ratio   (limit: decoding alone, all cores)")
         for size in (64, 224):
-            found = ask(task="build", folder=folder, size=size, cores=cores)
+            found = ask(task="build", folder=folder, size=size, cores=cores, rounds=flags.rounds)
             ours, limit = found["ours"], found["limit"]
             print(f"{size:>6}{ours:>9.0f}{limit:>9.0f}   {ours / limit:.2f}", flush=True)
         print("\nreading, images/s")
@@ -69,12 +73,21 @@ def main() -> None:
                 line += f"{found['ours'] / found['limit']:>12.2f}"
                 line += f"{found['ours'] / found['png']:>11.1f}"
                 print(f"{size:>6}{len(some):>6}{line}{found['ours'] / found['keras']:>12.1f}")
-        print("\nmemory of a streamed epoch at 64 pixels, MB resident")
-        print(f"{'images':>8}{'after 20 batches':>18}{'at the end':>12}{'the set itself':>16}")
-        for times in (1, 10):
-            # Twice: the first process builds, and its memory would count.
-            _, found = (ask(task="memory", folder=folder, times=times, cores=cores) for _ in "ab")
-            print("{images:>8}{early:>18.0f}{peak:>12.0f}{set:>16.0f}".format(**found), flush=True)
+        print("\nmemory at 64 pixels, MB resident")
+        print(
+            f"{'images':>8}{'the set itself':>16}{'building, peak':>16}"
+            f"{'epoch: after 20 batches':>25}{'at its end':>12}{'its peak':>10}"
+        )
+        for count in (5_000, 50_000):
+            words = {"folder": folder, "count": count, "cores": cores}
+            # In processes of their own: the memory of building would count.
+            peak = ask(task="noise", **words)["peak"]
+            found = ask(task="memory", **words)
+            print(
+                f"{count:>8}{count * 64 * 64 * 3 / 1e6:>16.0f}{peak:>16.0f}"
+                "{early:>25.0f}{end:>12.0f}{peak:>10.0f}".format(**found),
+                flush=True,
+            )
 
 
 def ask(**words: Any) -> dict[str, float]:
@@ -89,20 +102,30 @@ def work(task: str, cores: list[int], **words: Any) -> dict[str, float]:
     os.sched_setaffinity(0, cores)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    return {"build": build_task, "read": read_task, "memory": memory_task}[task](**words)
+    tasks = {"build": build_task, "read": read_task, "noise": noise_task, "memory": memory_task}
+    return tasks[task](**words)
 
 
-def build_task(folder: str, size: int) -> dict[str, float]:
+def build_task(folder: str, size: int, rounds: int) -> dict[str, float]:
     from emotion_jax.data.affectnet import AffectNet
     from emotion_jax.data.builds import build
     from emotion_jax.images import read_image
 
     names = sorted(Path(folder, "affectnet").rglob("*.jpg"))
-    with ThreadPoolExecutor() as pool:
-        limit = rate(lambda: sum(1 for _ in pool.map(read_image, names)))
     source = AffectNet(f"{folder}/affectnet", size)
-    ours = rate(lambda: sum(map(len, build(source, f"{folder}/cache").targets.values())))
-    return {"ours": ours, "limit": limit}
+    found: dict[str, list[float]] = {"limit": [], "ours": []}
+
+    def make(cache: Path) -> int:
+        return sum(map(len, build(source, cache).targets.values()))
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for i in range(rounds):
+            found["limit"].append(rate(lambda: sum(1 for _ in pool.map(read_image, names))))
+            cache = Path(folder, "cache" if i == 0 else f"again{size}")
+            found["ours"].append(rate(partial(make, cache)))
+            if i:
+                shutil.rmtree(cache)
+    return {name: float(np.median(rates)) for name, rates in found.items()}
 
 
 def read_task(folder: str, size: int, rounds: int) -> dict[str, float]:
@@ -110,43 +133,52 @@ def read_task(folder: str, size: int, rounds: int) -> dict[str, float]:
     import keras
 
     from emotion_jax.data.affectnet import AffectNet
-    from emotion_jax.data.builds import RecordPixels, build
+    from emotion_jax.data.builds import build
 
     built = build(AffectNet(f"{folder}/affectnet", size), f"{folder}/cache")
-    pixels = RecordPixels(built.folder, "train")
+    pixels = built.pixels("train")
     count = len(pixels) // BATCH * BATCH
     labels = built.targets["train"][:count]
-    images = np.concatenate(list(pixels.stream(np.arange(count).reshape(-1, BATCH))))
-    pngs = [cv2.imencode(".png", image[..., ::-1])[1] for image in images]
-    del images
+    pngs = [
+        cv2.imencode(".png", image[..., ::-1])[1]
+        for images in pixels.stream(np.arange(count).reshape(-1, BATCH))
+        for image in images
+    ]
     root = Path(folder, f"png{size}")
     for i, (png, label) in enumerate(zip(pngs, labels, strict=True)):
         place = root / str(label) / f"{i}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         if not place.exists():
             place.write_bytes(png.tobytes())
-    # AffectNet's epochs are long: its faces several times over, in another order each time.
-    times = max(1, (20_000 if size == 64 else 5_000) // count)
+    # As long as AffectNet's epochs are: its faces several times over, in another order each time.
     rng = np.random.default_rng(0)
+    times = max(1, (200_000 if size == 64 else 40_000) // count)
     order = np.concatenate([rng.permutation(count) for _ in range(times)]).reshape(-1, BATCH)
     threads = len(os.sched_getaffinity(0))
     shares = [pngs[i::threads] for i in range(threads)]
     dataset = keras.utils.image_dataset_from_directory(
         root, image_size=(size, size), batch_size=BATCH, seed=0, verbose=False
-    ).repeat(times)
+    )
 
     def decode(share: list[np.ndarray]) -> int:
         return sum(cv2.imdecode(png, cv2.IMREAD_COLOR_RGB).shape[0] // size for png in share)
 
-    def unpack(batch: np.ndarray) -> int:
-        assert b"".join(pixels.records.__getitems__(batch.tolist()))
+    places = pixels.places.tolist()
+    names = sorted(built.folder.glob("faces-train.tfrecord-*"))
+    files = [os.open(name, os.O_RDONLY) for name in names]
+    memory = itertools.cycle([np.empty((BATCH, size * size * 3), np.uint8) for _ in range(8)])
+
+    def take(batch: np.ndarray) -> int:
+        for image, number in zip(next(memory), batch.tolist(), strict=True):
+            file, start = places[number]
+            os.preadv(files[file], [image], start)
         return len(batch)
 
     with ThreadPoolExecutor(threads) as pool:
         contestants: dict[str, Callable[[], int]] = {
-            "limit": lambda: sum(pool.map(unpack, order)),
-            "png": lambda: sum(pool.map(decode, shares)),
+            "limit": lambda: sum(pool.map(take, order)),
             "ours": lambda: sum(map(len, pixels.stream(order))),
+            "png": lambda: sum(pool.map(decode, shares)),
             "keras": lambda: sum(len(images) for images, _ in dataset),
         }
         found: dict[str, list[float]] = {name: [] for name in contestants}
@@ -156,38 +188,48 @@ def read_task(folder: str, size: int, rounds: int) -> dict[str, float]:
     return {name: float(np.median(rates)) for name, rates in found.items()}
 
 
-class Repeated:
-    """The faces of a source, several times over."""
+class Noise:
+    """Any number of faces, quickly, no two alike."""
 
-    def __init__(self, source: Any, times: int):
-        self.source, self.times = source, times
+    name, targets, size, channels = "noise", "label", 64, 3
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.source, name)
+    def __init__(self, count: int):
+        self.count = count
 
     def options(self) -> dict[str, Any]:
-        return {**self.source.options(), "times": self.times}
+        return {"count": self.count}
+
+    def splits(self) -> tuple[str, ...]:
+        return ("train",)
 
     def examples(self, split: str) -> Iterator[Any]:
-        for _ in range(self.times):
-            yield from self.source.examples(split)
+        rng = np.random.default_rng(0)
+        for i in range(self.count):
+            yield {"image": rng.integers(0, 256, (64, 64, 3), np.uint8), "label": i % 8}
 
 
-def memory_task(folder: str, times: int) -> dict[str, float]:
-    from emotion_jax.data.affectnet import AffectNet
-    from emotion_jax.data.builds import RecordPixels, build
+def noise_task(folder: str, count: int) -> dict[str, float]:
+    from emotion_jax.data.builds import build
 
-    repeated = Repeated(AffectNet(f"{folder}/affectnet", 64), times)
-    built = build(repeated, f"{folder}/cache")
-    pixels = RecordPixels(built.folder, "train")
-    count = len(pixels) // BATCH * BATCH
-    order = np.random.default_rng(0).permutation(count).reshape(-1, BATCH)
-    early = 0.0
-    for i, _ in enumerate(pixels.stream(order)):
+    build(Noise(count), f"{folder}/cache")
+    return {"peak": megabytes("VmHWM")}
+
+
+def memory_task(folder: str, count: int) -> dict[str, float]:
+    from emotion_jax.data.builds import build
+    from emotion_jax.data.pipeline import Split, epoch_order, make_feed
+    from emotion_jax.labels import one_hot
+    from emotion_jax.sharding import make_mesh
+
+    built = build(Noise(count), f"{folder}/cache")
+    labels, weight = one_hot(built.targets["train"]), np.ones(count, np.float32)
+    split = Split(built.pixels("train"), np.arange(count), labels, weight)
+    feed, early = make_feed("stream", split, make_mesh()), 0.0
+    for i, (batch,) in enumerate(feed(epoch_order(0, 0, count, BATCH))):
+        batch["image"].block_until_ready()
         if i == 20:
-            early = peak_megabytes()
-    size = count * 64 * 64 * 3 / 1e6
-    return {"images": count, "early": early, "peak": peak_megabytes(), "set": size}
+            early = megabytes("VmRSS")
+    return {"early": early, "end": megabytes("VmRSS"), "peak": megabytes("VmHWM")}
 
 
 def draw_affectnet(root: Path, count: int) -> None:
@@ -218,8 +260,10 @@ def rate(run: Callable[[], int]) -> float:
     return run() / (time.perf_counter() - begun)
 
 
-def peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+def megabytes(name: str) -> float:
+    """Of this process's memory: "VmRSS" what is resident, "VmHWM" the most that ever was."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024 / 1e6
 
 
 def machine() -> str:

@@ -170,11 +170,13 @@ def crop(image: np.ndarray, faces: Sequence[Face], spec: ImageSpec) -> np.ndarra
 
 
 def _cut_box(image: np.ndarray, face: Face, spec: ImageSpec) -> np.ndarray:
-    """The square around a face's box, uint8 `[S, S, 3]`."""
+    """The square around a face's box, uint8 `[S, S, 3]`; a view where it lies in the picture."""
     height, width = image.shape[:2]
     side = max(1, round(spec.crop_scale * face.width))
     left = round(face.x + face.width / 2 - side / 2)
     top = round(face.y + face.height * (0.5 + spec.crop_shift) - side / 2)
+    if top >= 0 and left >= 0 and top + side <= height and left + side <= width:
+        return image[top : top + side, left : left + side]
     rows = np.arange(top, top + side).clip(0, height - 1)
     columns = np.arange(left, left + side).clip(0, width - 1)
     return image.take(rows, 0).take(columns, 1)

@@ -143,7 +143,7 @@ def _strip_to_rgb(picture: Image.Image, name: str) -> np.ndarray:
         layer = picture.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         picture = Image.alpha_composite(white, layer)
-    return np.array(picture.convert("RGB"))
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from false_affectnet import write_flawed_csv
+from tensorflow_datasets.core import shuffle
 
-from emotion_jax.data import affectnet_builder  # noqa: F401, registers "affectnet"
+from emotion_jax.data import affectnet_builder  # registers "affectnet"
 from emotion_jax.data.affectnet import AffectNet
 
 
@@ -31,6 +32,26 @@ def test_it_builds_and_loads_by_name(tmp_path, size):
             assert face[name] == expected[name]
     counts = {name: split.num_examples for name, split in builder.info.splits.items()}
     assert counts == known.report()["kept"]
+
+
+def test_more_than_fits_into_memory_is_sorted_through_many_files(tmp_path, monkeypatch):
+    write_flawed_csv(tmp_path / "a")
+    files, number = set(), shuffle.get_bucket_number
+
+    def spy(**words):
+        files.add(number(**words))
+        return number(**words)
+
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 0)
+    monkeypatch.setattr(shuffle, "get_bucket_number", spy)
+    # As if each face were 16,384.
+    monkeypatch.setattr(affectnet_builder, "_KEY_SHIFT", affectnet_builder._KEY_SHIFT + 14)
+    builder = make_builder("affectnet/64", tmp_path / "a", tmp_path / "built")
+    faces = builder.as_dataset(split="train").as_numpy_iterator()
+    expected = AffectNet(str(tmp_path / "a"), 64).examples("train")
+    for face, one in zip(faces, expected, strict=True):
+        np.testing.assert_array_equal(face["image"], one["image"])
+    assert len(files) > 10
 
 
 def test_a_missing_folder_says_what_to_put_there(tmp_path):

@@ -1,20 +1,25 @@
 """Builds of tiny sources: whole, once, and never one for another. The one test with TensorFlow."""
 
+import io
 import json
 import lzma
+import mmap
 import runpy
 import sys
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from emotion_jax.config import default_config
-from emotion_jax.data import builds, open_data
-from emotion_jax.data.builds import RecordPixels, build
+from emotion_jax.data import open_data, records
+from emotion_jax.data.builds import build
 from emotion_jax.data.drawn_faces import DrawnFaces
 from emotion_jax.data.ferplus import FerPlus
+from emotion_jax.data.threads import THREADS
 from emotion_jax.errors import EmotionError
 
 DRAWN = DrawnFaces(size=16, train_faces=24, validation_faces=8)
@@ -58,8 +63,19 @@ def write_ferplus(
     return pixels, votes.tolist()
 
 
+def face(number):
+    """One of DRAWN's training faces."""
+    return list(DRAWN.examples("train"))[number]["image"]
+
+
+def empty_npz():
+    file = io.BytesIO()
+    np.savez(file)
+    return file.getvalue()
+
+
 def pictures(built, split, numbers=None):
-    pixels = RecordPixels(built.folder, split)
+    pixels = built.pixels(split)
     numbers = np.arange(len(pixels)) if numbers is None else np.asarray(numbers)
     return next(iter(pixels.stream(numbers[None])))
 
@@ -71,7 +87,7 @@ def test_drawn_faces_come_back_bit_by_bit_in_any_order(tmp_path):
         examples = list(DRAWN.examples(split))
         images = np.array([e["image"] for e in examples])
         assert built.targets[split].tolist() == [e["label"] for e in examples]
-        pixels = RecordPixels(built.folder, split)
+        pixels = built.pixels(split)
         assert len(pixels) == len(images) and pixels.shape == (16, 16, 3)
         # At random, some twice, in several batches.
         rows = np.random.default_rng(1).integers(0, len(images), (7, 6))
@@ -79,6 +95,46 @@ def test_drawn_faces_come_back_bit_by_bit_in_any_order(tmp_path):
         assert len(batches) == 7 and all(b.dtype == np.uint8 for b in batches)
         np.testing.assert_array_equal(batches, images[rows])
         np.testing.assert_array_equal(pictures(built, split), images)
+
+
+def test_a_build_is_a_data_set_of_tfds(tmp_path):
+    # Read by TFDS's own reader, in order.
+    built = build(DRAWN, tmp_path)
+    for split in DRAWN.splits():
+        read = tfds.builder_from_directory(built.folder).as_dataset(split=split)
+        for got, made in zip(read.as_numpy_iterator(), DRAWN.examples(split), strict=True):
+            np.testing.assert_array_equal(got["image"], made["image"])
+            assert got["label"] == made["label"]
+
+
+def test_a_build_of_several_files_is_read_in_any_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "SHARD_BYTES", 5 * 16 * 16 * 3)
+    built = build(DRAWN, tmp_path)
+    assert len(list(built.folder.glob("faces-train.tfrecord-*"))) == 5
+    images = np.array([example["image"] for example in DRAWN.examples("train")])
+    rows = np.random.default_rng(0).integers(0, 24, (4, 10))
+    np.testing.assert_array_equal(list(built.pixels("train").stream(rows)), images[rows])
+
+
+@pytest.mark.parametrize("lines", [1, 3, 100])
+def test_memory_is_used_again_but_never_while_it_is_held(tmp_path, monkeypatch, lines):
+    """Batches travel several at a time; whoever holds one, in NumPy or JAX, keeps its pixels."""
+    monkeypatch.setattr(records, "ELEMENT_BYTES", lines * 6 * 16 * 16 * 3)
+    images = np.array([example["image"] for example in DRAWN.examples("train")])
+    rows = np.random.default_rng(0).integers(0, 24, (40, 6))
+    pixels = build(DRAWN, tmp_path).pixels("train")
+    held = [(batch, jax.device_put(batch)) for batch in pixels.stream(rows)]
+    np.testing.assert_array_equal([batch for batch, _ in held], images[rows])
+    np.testing.assert_array_equal([on_device for _, on_device in held], images[rows])
+
+
+def test_an_epoch_takes_as_much_memory_as_is_under_way(tmp_path, monkeypatch):
+    pixels, made, real = build(DRAWN, tmp_path).pixels("train"), [], mmap.mmap
+    monkeypatch.setattr(records, "ELEMENT_BYTES", 1)
+    monkeypatch.setattr(mmap, "mmap", lambda *given: made.append(given) or real(*given))
+    assert sum(1 for _ in pixels.stream(np.zeros((500, 6), int))) == 500
+    # Those being read, two ahead, one in the loop, and a few on their way between them.
+    assert 0 < len(made) <= THREADS + 8
 
 
 def test_ferplus_comes_back_bit_by_bit(tmp_path):
@@ -130,7 +186,7 @@ def test_a_build_never_serves_another_source(tmp_path):
         expected[built.folder] = pixels[0]
         np.testing.assert_array_equal(pictures(built, "train")[0].ravel(), pixels[0])
     larger = build(FerPlus(str(tmp_path / "a"), 64), cache)
-    assert RecordPixels(larger.folder, "train").shape == (64, 64, 1)
+    assert larger.pixels("train").shape == (64, 64, 1)
     assert len({*expected, larger.folder}) == 3
     # The same content in another place is the same data.
     (tmp_path / "b").rename(tmp_path / "moved")
@@ -201,11 +257,19 @@ def test_a_cache_that_cannot_be_written(tmp_path):
 
 def test_a_damaged_build_is_named(tmp_path):
     built = build(DRAWN, tmp_path)
-    next(built.folder.rglob("features.json")).unlink()
-    with pytest.raises(EmotionError, match="is damaged; delete it"):
-        RecordPixels(built.folder, "train")
+    said = f"^the build '{built.folder}' is damaged; delete it, and it is built anew$"
+    pixels, (file,) = built.pixels("train"), built.folder.glob("faces-train.tfrecord*")
+    with file.open("r+b") as content:  # the last record loses its end, and the pixels' own
+        content.truncate(file.stat().st_size - 100)
+    np.testing.assert_array_equal(next(pixels.stream(np.array([[22]])))[0], face(22))
+    for opened in (pixels, built.pixels("train")):
+        with pytest.raises(EmotionError, match=said):
+            list(opened.stream(np.array([[0, 22], [23, 1]])))
+    file.unlink()
+    with pytest.raises(EmotionError, match=said):
+        built.pixels("train")
     targets = built.folder / "targets.npz"
-    for content in (targets.read_bytes()[:-40], b""):
+    for content in (targets.read_bytes()[:-40], b"", empty_npz()):
         targets.write_bytes(content)
         with pytest.raises(EmotionError, match=f"^the build '{built.folder}' is damaged"):
             build(DRAWN, tmp_path)
@@ -245,4 +309,4 @@ def test_progress_is_shown_on_a_terminal_alone(tmp_path, monkeypatch, capfd):
 def test_without_tensorflow_another_way_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(EmotionError, match="needs TensorFlow Datasets .* array file"):
-        runpy.run_path(builds.__file__)
+        runpy.run_path(records.__file__)

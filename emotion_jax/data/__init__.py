@@ -119,14 +119,13 @@ def _read(config: Any) -> tuple[dict[str, _Records], dict[str, np.ndarray]]:
     source = make_source(config)
     # Reads the files: what is missing is told before TensorFlow's import.
     options = source.options()
-    from emotion_jax.data.builds import RecordPixels, build
+    from emotion_jax.data.builds import build
 
     built = build(source, config.data.cache_dir, options)
     records = {}
     for name, targets in built.targets.items():
         labels, votes = (targets, None) if source.targets == "label" else (None, targets)
-        pixels = RecordPixels(built.folder, name)
-        records[name] = _Records(pixels, np.arange(len(targets)), labels, votes)
+        records[name] = _Records(built.pixels(name), np.arange(len(targets)), labels, votes)
     return records, built.digests
 
 

@@ -96,6 +96,15 @@ def source_report(source: Source) -> Report | None:
     return source.report() if hasattr(source, "report") else None
 
 
+def no_faces(source: Source, split: str) -> EmotionError:
+    """The error of a split that has been read and came to nothing."""
+    report = source_report(source)
+    read = f" ({summary(report)})" if report else ""
+    return EmotionError(
+        f"{source.name}: no faces in the {split} split{read}; is the data's folder whole?"
+    )
+
+
 def read_picture(path: Path) -> np.ndarray:
     """Reads a picture, uint8 `[H, W, 3]`, RGB.
 

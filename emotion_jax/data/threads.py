@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
@@ -11,7 +12,9 @@ from emotion_jax import threads
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-THREADS = min(os.cpu_count() or 1, 16)  # disks have ends
+# The cores that this process may use (a job of SLURM, a container); macOS does not tell.
+CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+THREADS = min(CORES, 16)  # disks have ends
 
 # Items under way, a thread: enough that one large picture does not hold up the others.
 AHEAD = 4
