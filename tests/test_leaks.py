@@ -99,11 +99,17 @@ def act(request, clip, slow, tmp_path, monkeypatch):
 @pytest.mark.parametrize("act", ["film", "camera", "a camera left", "training"], indirect=True)
 def test_nothing_is_left_behind(act, tmp_path):
     act(tmp_path / "warm")  # loads libraries, which start threads that stay
-    before = held()
-    for name in ("once", "twice"):
-        act(tmp_path / name)
-        assert any((tmp_path / name).iterdir())
-    assert not left(before)
+    # A library's pool may still grow by a thread now and then; what leaks does so each time.
+    for attempt in range(3):
+        before = held()
+        for name in ("once", "twice"):
+            folder = tmp_path / f"{name}-{attempt}"
+            act(folder)
+            assert any(folder.iterdir())
+        more = left(before)
+        if not more:
+            break
+    assert not more
 
 
 def test_what_is_left_behind_is_seen(tmp_path):
