@@ -26,6 +26,7 @@ from emotion_jax import sharding
 from emotion_jax.atomic import require_room
 from emotion_jax.errors import EmotionError
 from emotion_jax.manifest import MANIFEST, find_damage, write_manifest
+from emotion_jax.memory import give_back
 from emotion_jax.steps import TrainState, eval_variables
 
 ITEMS = ("model", "optimizer", "meta")
@@ -140,6 +141,7 @@ class Checkpoints:
                 f"checkpoint of step {step} cannot be written ({_reason(error)}); "
                 "make room and start again: the one before is kept"
             ) from error
+        give_back()
 
     def restore(self, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Reads the newest whole checkpoint into arrays placed like those of `state`."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from emotion_jax.closing import Closing
 from emotion_jax.errors import EmotionError
@@ -60,6 +61,8 @@ class FilmWriter(Closing):
         self._audio_from = audio_from
         self._container: Any = None
         self._stream: Any = None
+        # One for all frames: to prepare a conversion takes longer than to convert a small frame.
+        self._converter = VideoReformatter()
         self._sound: Sound | None = None
         self._origin = 0.0
         self._pts = -1
@@ -81,7 +84,7 @@ class FilmWriter(Closing):
                 self._begin(image, time_s)
             height, width = self._stream.height, self._stream.width
             frame = av.VideoFrame.from_ndarray(_fit(image, height, width), format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace=_BT709)
+            frame = self._converter.reformat(frame, format="yuv420p", dst_colorspace=_BT709)
             self._pts = max(self._pts + 1, round((time_s - self._origin) * _TICKS))
             frame.pts, frame.time_base = self._pts, _TIME_BASE
             self._container.mux(self._stream.encode(frame))
