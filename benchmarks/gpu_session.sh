@@ -59,7 +59,7 @@ step)
     python3 benchmarks/flops.py | grep training
     simplenet=(--network=simplenet --precision=bfloat16)
     rows "${simplenet[@]}" --batch=1024 --implementation=ours,torch
-    for levers in pad8 still bits8 bf16norm remat rbg scan8 pad8+still+bits8 ${LEVERS:-}; do
+    for levers in pad8 still bits8 bf16norm remat rbg scan8 trusting pad8+still+bits8 ${LEVERS:-}; do
         rows "${simplenet[@]}" --batch=1024 --implementation="ours:$levers"
     done
     rows "${simplenet[@]}" --batch=512,2048 --implementation=ours,torch

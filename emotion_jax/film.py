@@ -14,7 +14,6 @@ from pathlib import Path
 from emotion_jax import draw, faces
 from emotion_jax.analysis import Predictor, predict_faces
 from emotion_jax.errors import EmotionError
-from emotion_jax.memory import give_back
 from emotion_jax.rows import RowWriter, make_rows
 from emotion_jax.searching import Found, search
 from emotion_jax.timeline import Timeline, plot_timeline, prepare_plot
@@ -27,8 +26,6 @@ from emotion_jax.workdir import Stop
 # Faces of 80 pixels are found in a frame of 1280 x 720 (50 ms on one core); of a larger frame as
 # many pixels are searched, and the faces to find grow with it: in 4K, 240 pixels.
 _MIN_FACE, _SEARCHED = 80.0, 1280 * 720
-# Frames after which memory is given back: often enough to see no growth, too seldom to take time.
-_TIDY_EVERY = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,8 +178,6 @@ class _Session:
         size = frame.image.shape[0], frame.image.shape[1]
         numbers, probabilities = self.people.update(boxes, raw, frame.time_s, size=size)
         self.frames, self.faces = self.frames + 1, self.faces + len(boxes)
-        if self.frames % _TIDY_EVERY == 0:
-            give_back()
         self.timeline.add(numbers, probabilities, frame.time_s)
         rows = make_rows(
             boxes,

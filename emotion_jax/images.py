@@ -126,7 +126,9 @@ def _to_rgb(picture: Image.Image, name: str) -> np.ndarray:
     image = np.empty((height, width, 3), np.uint8)
     rows = max(1, _STRIP // width)
     for top in range(0, height, rows):
-        strip = picture.crop((0, top, width, min(top + rows, height)))
+        part = (0, top, width, min(top + rows, height))
+        # A whole picture need not be cut, which would copy it.
+        strip = picture if rows >= height else picture.crop(part)
         image[top : top + rows] = _strip_to_rgb(strip, name)
     return image
 

@@ -91,7 +91,9 @@ def train(*levers):
     return state.params, state.batch_stats
 
 
-@pytest.mark.parametrize("levers", [["pad16"], ["still", "bf16norm", "remat"]], ids="+".join)
+@pytest.mark.parametrize(
+    "levers", [["pad16"], ["still", "bf16norm", "remat"], ["trusting"]], ids="+".join
+)
 def test_levers_change_no_number_of_a_float32_step(levers):
     expected, got = train(), train(*levers)
     jax.tree.map(partial(np.testing.assert_allclose, atol=2e-4), got, expected)

@@ -84,17 +84,11 @@ def films(tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("name", FILMS)
+@pytest.mark.parametrize(
+    "act, name", [("read_film", name) for name in FILMS] + [("label_film", name) for name in SOUNDS]
+)
 @given(data=st.data())
-def test_films(child, tmp_path_factory, films, name, data):
+def test_films(child, tmp_path_factory, films, act, name, data):
     path = tmp_path_factory.getbasetemp() / "film"
     path.write_bytes(data.draw(damaged(films(name), head=1500)))
-    child("read_film", path)
-
-
-@pytest.mark.parametrize("name", SOUNDS)
-@given(data=st.data())
-def test_films_with_sound_that_is_taken_over(child, tmp_path_factory, films, name, data):
-    path = tmp_path_factory.getbasetemp() / "film"
-    path.write_bytes(data.draw(damaged(films(name), head=1500)))
-    child("label_film", path)
+    child(act, path)

@@ -16,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 from emotion_jax.closing import Closing
 from emotion_jax.errors import EmotionError
 from emotion_jax.images import resize
+from emotion_jax.memory import give_back
 from emotion_jax.video.sound import Sound, open_sound
 
 # Ticks a second of the films written: a multiple of most frame rates, and as many as MPEG-4 takes.
@@ -29,6 +30,9 @@ _ENCODERS = {
     "mpeg4": {"flags": "+qscale", "global_quality": "354"},  # 118 for each step, of which 1 is best
 }
 _BT709 = 1  # the colours of high definition, in FFmpeg's numbers
+
+# Frames after which memory is given back: else a film's, or a camera's, grows by the hour.
+_TIDY_EVERY = 1000
 
 
 class FilmWriter(Closing):
@@ -90,6 +94,8 @@ class FilmWriter(Closing):
             self._container.mux(self._stream.encode(frame))
             self.frames += 1
         self.copy_sound(time_s)
+        if self.frames % _TIDY_EVERY == 0:
+            give_back()
 
     def copy_sound(self, until_s: float | None = None) -> None:
         """Take the sound over up to a time in seconds, or all that is left of it.
