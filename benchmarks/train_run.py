@@ -9,7 +9,7 @@ stays on the device. Columns, faces/s: the bare step; the run's training alone, 
 epochs from end to end, evaluation and checkpoint included. The first epoch, which compiles, is left
 out.
 
-With TensorFlow the faces are drawn people in a build, decoded from PNGs as they stream. Without it
+With TensorFlow the faces are drawn people in a build, read from its records as they stream. Without it
 they are noise in an array file, and streaming only carries them to the device.
 """
 
