@@ -9,8 +9,8 @@ stays on the device. Columns, faces/s: the bare step; the run's training alone, 
 epochs from end to end, evaluation and checkpoint included. The first epoch, which compiles, is left
 out.
 
-With TensorFlow the faces are drawn people in a build, read from its records as they stream. Without it
-they are noise in an array file, and streaming only carries them to the device.
+With TensorFlow the faces are drawn people in a build, read from its records as they stream. Without
+it they are noise in an array file, and streaming only carries them to the device.
 """
 
 from __future__ import annotations

@@ -7,7 +7,19 @@ from collections.abc import Callable
 
 
 class EmotionError(ValueError):
-    """Bad input, told in one sentence: what is wrong, where, and what to do about it."""
+    """Bad input, told in one sentence: what is wrong, where, and what to do about it.
+
+    What it quotes, a file's name or a flag, may hold line breaks and a terminal's commands: these
+    are shown as Python writes them.
+    """
+
+    def __init__(self, sentence: str):
+        """Takes the sentence, without a full stop."""
+        super().__init__(_show(sentence))
+
+
+def _show(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def run(main: Callable[[], int | None], *, debug: bool = False) -> int:
@@ -33,7 +45,7 @@ def run(main: Callable[[], int | None], *, debug: bool = False) -> int:
             raise
         where = f" '{error.filename}'" if error.filename else ""
         what = f"{error.strerror or error}{where}"
-        print(f"error: {what}; what was written before is kept", file=sys.stderr)
+        print(f"error: {_show(what)}; what was written before is kept", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         if debug:

@@ -8,6 +8,7 @@ import shutil
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +36,13 @@ def patch(path, old, new):
     assert old in data and len(old) == len(new)
     path.write_bytes(data.replace(old, new))
     return path
+
+
+def test_flags_that_hold_a_line_break(child, tmp_path):
+    config = Path(__file__).parents[1] / "configs" / "quickstart.py"
+    flags = tmp_path / "flags.json"
+    flags.write_text(json.dumps([f"--config={config}", "--config.\n=1"]))
+    refused(child, "read_flags", flags, r"--config.\n: no such key")
 
 
 def test_films_of_an_unknown_coding(child, tmp_path):
