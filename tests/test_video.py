@@ -16,7 +16,7 @@ from false_films import shade_numbers, shades, sound_packets, write_film
 
 from emotion_jax import images
 from emotion_jax.errors import EmotionError
-from emotion_jax.video import FilmReader, FilmWriter, writing
+from emotion_jax.video import FilmReader, FilmWriter, sound, writing
 
 
 def read(path, **options):
@@ -276,6 +276,38 @@ def test_uncompressed_sound_becomes_aac(tmp_path):
     # The tone rises by 400 hertz a second from 300: at half a second it has 500.
     spectrum = np.abs(np.fft.rfft(samples[20050:24050] * np.hanning(4000)))
     assert abs(spectrum.argmax() * 44100 / 4000 - 500) < 25
+
+
+class Stuttering:
+    """A film whose packets of sound come twice, the second time without saying when."""
+
+    def __init__(self, film):
+        self.film = film
+
+    def __getattr__(self, name):
+        return getattr(self.film, name)
+
+    def demux(self, stream):
+        for packet in self.film.demux(stream):
+            again = av.Packet(bytes(packet))
+            again.stream, again.time_base = packet.stream, packet.time_base
+            yield packet
+            if again.size:
+                yield again
+
+
+@pytest.mark.parametrize("suffix, codec", [("mp4", "aac"), ("avi", "pcm_s16le")])
+def test_sound_that_does_not_say_when_is_left_out(tmp_path, monkeypatch, suffix, codec):
+    source = write_film(tmp_path / f"a.{suffix}", shades(60), codec="mpeg4", sound=codec)
+    opened, found = sound.open_film, []
+    for damage in (lambda film: film, Stuttering):
+        monkeypatch.setattr(sound, "open_film", lambda path, damage=damage: damage(opened(path)))
+        with FilmWriter(tmp_path / "b.mp4", rate_hint=30, audio_from=source) as film:
+            for frame in FilmReader(source).frames():
+                film.write(frame.image, frame.time_s)
+            film.copy_sound()
+        found.append([time for time, _ in sound_packets(tmp_path / "b.mp4")])
+    assert found[0] == found[1] and len(found[0]) > 80
 
 
 def test_a_film_without_sound_is_no_trouble(tmp_path):

@@ -79,9 +79,10 @@ class Sound:
             except av.FFmpegError:  # damaged sound leaves a gap
                 return
             for frame in frames:
-                frame.pts -= ticks
-                self._output.mux(self._stream.encode(frame))
-        elif packet.size:
+                if frame.pts is not None:  # else nobody knows when it is heard: a damaged film
+                    frame.pts -= ticks
+                    self._output.mux(self._stream.encode(frame))
+        elif packet.size and None not in (packet.pts, packet.dts):  # likewise
             packet.stream = self._stream
             packet.pts -= ticks
             packet.dts -= ticks
