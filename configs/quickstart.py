@@ -2,9 +2,9 @@
 
 python launch.py --config=configs/quickstart.py
 
-Drawing the faces, eight epochs and the report took 2 min 53 s on two busy cores of an AMD EPYC.
-Of 1,600 faces of people not trained on, 98.1 % were right; 96.8 % with glasses on all of them,
-97.0 % at half the light, 97.2 % with the head turned by 25 degrees, 92.6 % with all three
+Drawing the faces, eight epochs and the report took 2 min 21 s on two cores of an AMD EPYC. Of 1,600
+faces of people not trained on, 97.2 % were right; 95.6 % with glasses on all of them, 95.9 % at
+half the light, 95.4 % with the head turned by 25 degrees, 90.5 % with all three
 (benchmarks/drawn_faces.py).
 """
 
@@ -13,7 +13,7 @@ from emotion_jax.config import default_config
 
 def get_config():
     config = default_config()
-    # 32 pixels and an eighth of the width: about 400 faces/s on two cores.
+    # 32 pixels and an eighth of the width: about 500 faces/s on two cores.
     config.image_size = 32
     config.model.width = 1 / 8
     # A narrow network underfits rather than overfits: hardly any dropout.

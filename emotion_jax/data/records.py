@@ -39,8 +39,8 @@ NAME, VERSION = "faces", "1.0.0"
 # Of a file of records, as TFDS has it: large enough that few are open, small enough to be moved.
 SHARD_BYTES = 1 << 30
 # An element of tf.data costs 0.2 ms, whatever it holds: as much as reading 50 faces of 64 pixels.
-# So many batches travel at a time that they hold this much; two of 128 faces of 224 pixels.
-ELEMENT_BYTES = 20 << 20
+# Batches that are smaller than this travel several at a time.
+ELEMENT_BYTES = 8 << 20
 # A record in a TFRecord file: its length (8 bytes), a checksum (4), the record, a checksum (4).
 _LENGTH, _BEFORE, _AFTER = 8, 12, 4
 # The pixels begin within so many bytes of a record: what may stand before them is a label or ten
@@ -173,7 +173,7 @@ class RecordPixels:
     def stream(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """Yields uint8 `[B, H, W, C]` for each line of record numbers `[S, B]`, in their order."""
         size = math.prod(self.shape)
-        lines = math.ceil(ELEMENT_BYTES / max(1, rows.shape[1] * size))
+        lines = max(1, ELEMENT_BYTES // max(1, rows.shape[1] * size))
         buffers = _Buffers(lines * max(1, rows.shape[1] * size))
 
         def read(numbers: np.ndarray) -> np.ndarray:
