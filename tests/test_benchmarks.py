@@ -1,5 +1,6 @@
 """What the benchmarks compare is the same network and step, and what they count is right."""
 
+import contextlib
 from functools import cache, partial
 from pathlib import Path
 
@@ -66,8 +67,6 @@ NARROW = SimpleNetV2(width=1 / 8, dropout=(0.0, 0.0))
 @cache
 def train(*levers):
     """The parameters and statistics after a step with levers pulled."""
-    import contextlib
-
     import levers as pull
 
     tx, rng = optax.sgd(0.1), np.random.default_rng(0)
@@ -99,9 +98,16 @@ def test_levers_change_no_number_of_a_float32_step(levers):
     jax.tree.map(partial(np.testing.assert_allclose, atol=2e-4), got, expected)
 
 
-def test_dropout_from_eight_bits_keeps_its_share_and_mean():
-    import contextlib
+@pytest.mark.parametrize("levers, taken", [([], 0), (["trusting"], 1)])
+def test_a_trusting_step_is_taken_whatever_it_makes(levers, taken):
+    import levers as pull
 
+    with contextlib.ExitStack() as stack:
+        pull.intercept(stack, levers)
+        assert steps._select(False, 1, 0) == taken
+
+
+def test_dropout_from_eight_bits_keeps_its_share_and_mean():
     import levers as pull
 
     x = jnp.ones((50, 20, 20, 7))
