@@ -30,6 +30,7 @@ Read the emotions of the faces in pictures, films and what a camera sees.
   python predict.py --camera
   python predict.py --image="shots/**/*.jpg" --image=party.png --output=results
   python predict.py --video=film.mp4 --output=results
+  python predict.py --cropped --image=faces --output=results
 """
 
 # Flags of their own: the libraries' global ones would crowd the help.
@@ -55,11 +56,13 @@ flags.DEFINE_enum("detector", "hog", ["hog", "cnn"], "cnn finds turned faces too
 flags.DEFINE_boolean("landmarks", False, "find 68 points a face, and level faces by them", FLAGS)
 flags.DEFINE_string("cnn_model", None, "file of --detector=cnn, if not of the extra", FLAGS)
 flags.DEFINE_string("landmarks_model", None, "file of --landmarks, likewise", FLAGS)
+flags.DEFINE_boolean("cropped", False, "each picture is a face, cut out already", FLAGS)
 flags.DEFINE_boolean("blur", False, "hide the faces in what is drawn", FLAGS)
 flags.DEFINE_boolean("show", None, "open a window, as --camera does; q or Esc quits", FLAGS)
 flags.DEFINE_boolean("debug", False, "show the traceback of an error", FLAGS)
 flags.DEFINE_boolean("version", False, "print the version", FLAGS)
 flags.DEFINE_boolean("help", False, "print this", FLAGS, short_name="h")
+FINDING = ("min_face", "detector", "landmarks", "cnn_model", "landmarks_model")
 HELPED = [name for name in FLAGS if len(name) > 1]
 
 
@@ -79,6 +82,7 @@ def parse_flags(argv: list[str]) -> list[str]:
             raise EmotionError(f"--{name} is empty; give it a value or leave it out")
     check_film_flags()
     check_camera_flags()
+    check_cropped_flags()
     if words and not FLAGS.image:
         raise EmotionError(f"'{words[0]}' belongs to no flag; write --image={words[0]}")
     return [*FLAGS.image, *words]  # a shell that expands `--image *.jpg` leaves words over
@@ -122,6 +126,23 @@ def check_camera_flags() -> None:
         )
 
 
+def check_cropped_flags() -> None:
+    """Refuse what would otherwise be passed over.
+
+    Raises:
+      EmotionError: no pictures are meant, or an option has no meaning.
+    """
+    if not FLAGS.cropped:
+        return
+    if FLAGS.video or FLAGS.camera:
+        raise EmotionError("--cropped is for pictures; add --image=PATH")
+    for name in (*FINDING, "blur", "show"):
+        if FLAGS[name].present:
+            raise EmotionError(
+                f"--cropped looks for no faces and draws nothing; leave out --{name}"
+            )
+
+
 def main() -> None:
     """Parse the flags and do what they say; every import that takes time waits for its turn."""
     pictures = parse_flags(sys.argv)
@@ -138,11 +159,21 @@ def main() -> None:
         for name in HELPED:
             print(f"  --{name:15} {' '.join(FLAGS[name].help.split())}")
     else:
-        from emotion_jax.pictures import analyze_pictures, check_sources
+        read_pictures(pictures)
 
-        check_sources(pictures)  # a wrong name is told at once: JAX can take seconds to load
-        predictor = load()
-        end_loading()
+
+def read_pictures(pictures: list[str]) -> None:
+    """Do what `--image` says."""
+    from emotion_jax.pictures import analyze_pictures, check_sources
+
+    check_sources(pictures)  # a wrong name is told at once: JAX can take seconds to load
+    predictor = load()
+    end_loading()
+    if FLAGS.cropped:
+        from emotion_jax.crops import analyze_crops
+
+        analyze_crops(pictures, predictor, output=FLAGS.output, format=FLAGS.format)
+    else:
         analyze_pictures(
             pictures,
             predictor,

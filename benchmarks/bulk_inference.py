@@ -1,22 +1,28 @@
 """Faces a second for a great many crops: the predictor, in float32 and bfloat16.
 
-    python benchmarks/bulk_inference.py [--faces=4096] [--model=RUN] [--width=1]
+    python benchmarks/bulk_inference.py [--faces=4096] [--pictures=4096] [--model=RUN] [--width=1]
 
-From uint8 crops in memory, of the network's own size, to probabilities in memory: what reading
-pictures and finding faces cost comes on top. Without `--model` it is a SimpleNetV2 of that width
-at 64 pixels that has seen nothing: the time is the same. Beside the predictor: the bare network,
-its crops already on the device, in batches of the sizes given. Medians of the rounds, taken in
-turns.
+From uint8 crops in memory, of the network's own size, to probabilities in memory. Without `--model`
+it is a SimpleNetV2 of that width at 64 pixels that has seen nothing: the time is the same. Beside
+the predictor: the bare network, its crops already on the device, in batches of the sizes given.
+With `--pictures`, a folder of so many JPEGs of 112 pixels, too: `predict.py --cropped` from there
+to a table in a file, and as many threads as it has that do nothing but decode. Medians of the
+rounds, taken in turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,7 +31,10 @@ import numpy as np
 from measuring import processor
 
 import emotion_jax as ej
+from emotion_jax.analysis import WORKERS
+from emotion_jax.crops import analyze_crops
 from emotion_jax.errors import run
+from emotion_jax.images import read_image, write_image
 from emotion_jax.inference import Predictor, make_meta
 
 
@@ -35,6 +44,7 @@ def main() -> None:
     parser.add_argument("--model", help="a workdir, a checkpoint or the name of shipped weights")
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--faces", type=int, default=4096)
+    parser.add_argument("--pictures", type=int, default=0)
     parser.add_argument("--batch", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
@@ -51,6 +61,17 @@ def main() -> None:
             if batch <= flags.faces:
                 name = f"network alone, {dtype}, batches of {batch}"
                 readers[name] = network_alone(predictor, faces, batch)
+    device = jax.devices()[0]
+    print(processor() if device.platform == "cpu" else device.device_kind, end="; ")
+    print(f"{flags.faces} faces of {size} pixels, medians of {flags.rounds}, faces/s")
+    with tempfile.TemporaryDirectory() as folder:
+        if flags.pictures:
+            readers |= folder_readers(given, Path(folder), flags.pictures)
+        measure(readers, flags)
+
+
+def measure(readers: dict[str, Callable[[], Any]], flags: argparse.Namespace) -> None:
+    """Take the times in turns, and print them."""
     for read in readers.values():
         read()  # compiles
     spent: dict[str, list[float]] = {name: [] for name in readers}
@@ -59,18 +80,36 @@ def main() -> None:
             begun = time.perf_counter()
             read()
             spent[name].append(time.perf_counter() - begun)
-    device = jax.devices()[0]
-    print(processor() if device.platform == "cpu" else device.device_kind, end="; ")
-    print(f"{flags.faces} faces of {size} pixels, medians of {flags.rounds}, faces/s")
     for name, times in spent.items():
         done = flags.faces
-        if "batches of" in name:
+        if "pictures" in name:
+            done = flags.pictures
+        elif "batches of" in name:
             batch = int(name.split()[-1])
             done = flags.faces // batch * batch
         print(f"{name:<44}{done / statistics.median(times):>10.0f}")
     first, *others = (read() for name, read in readers.items() if name.startswith("predictor"))
     for other in others:
         print(f"largest difference of a probability: {np.abs(other - first).max():.4f}")
+
+
+def folder_readers(predictor: Predictor, folder: Path, count: int) -> dict[str, Callable[[], Any]]:
+    """From a folder of JPEGs, written here, to a table; and their decoding alone."""
+    rng, smooth = np.random.default_rng(0), np.ones((16, 16, 1))
+    for i in range(count):  # blocks and a little noise: they compress like photographs
+        image = np.kron(rng.integers(0, 256, (7, 7, 3)), smooth) + rng.normal(0, 4, (112, 112, 3))
+        write_image(folder / "faces" / f"{i}.jpg", image.clip(0, 255).astype(np.uint8))
+    names = [str(folder / "faces" / f"{i}.jpg") for i in range(count)]
+    pool = ThreadPoolExecutor(WORKERS)
+
+    def label() -> None:
+        with contextlib.redirect_stderr(io.StringIO()):  # its summary
+            analyze_crops([str(folder / "faces")], predictor, output=folder)
+
+    return {
+        f"{count} pictures to a table": label,
+        f"{count} pictures decoded alone": lambda: sum(1 for _ in pool.map(read_image, names)),
+    }
 
 
 def make_predictor(width: float) -> Predictor:

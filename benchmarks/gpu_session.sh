@@ -75,7 +75,7 @@ peers)
 run)
     within python3 benchmarks/train_run.py --config=configs/simplenet.py --faces=100000 \
         --set batch_size=1024 --set data.holdout=0 --output="$results/train_run.json"
-    within python3 benchmarks/bulk_inference.py --faces=65536 --batch 256 4096 |
+    within python3 benchmarks/bulk_inference.py --faces=65536 --pictures=20000 --batch 256 4096 |
         tee "$results/bulk_inference.txt"
     ;;
 recipe)

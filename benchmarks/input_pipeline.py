@@ -13,14 +13,14 @@ faces, with one core and with all:
 
 Of building, the limit decodes the JPEGs on a thread a core, and does nothing else.
 
-Every figure is the median of several rounds, taken in turns. Needs Linux, and Keras beside the
-project: `pip install -e ".[test]"`.
+Every figure is the median of several rounds, taken in turns, and of reading each contestant has
+processes of its own: what one leaves running does not slow the others. Needs Linux, and Keras
+beside the project: `pip install -e ".[test]"`.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import platform
@@ -36,8 +36,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from reading import BATCH, CONTESTANTS
 
-BATCH = 128
 SIDE = 400  # AffectNet's pictures have 425 pixels in the mean
 
 
@@ -67,9 +67,8 @@ def main() -> None:
         )
         for size in (64, 224):
             for some in dict.fromkeys([tuple(cores[:1]), tuple(cores)]):
-                words = {"folder": folder, "size": size, "cores": some, "rounds": flags.rounds}
-                found = ask(task="read", **words)
-                line = "".join(f"{found[name]:9.0f}" for name in ("ours", "limit", "png", "keras"))
+                found = read(size, some, folder, flags.rounds)
+                line = "".join(f"{found[name]:9.0f}" for name in CONTESTANTS)
                 line += f"{found['ours'] / found['limit']:>12.2f}"
                 line += f"{found['ours'] / found['png']:>11.1f}"
                 print(f"{size:>6}{len(some):>6}{line}{found['ours'] / found['keras']:>12.1f}")
@@ -90,14 +89,25 @@ def main() -> None:
             )
 
 
-def ask(**words: Any) -> dict[str, float]:
+def read(size: int, cores: tuple[int, ...], folder: str, rounds: int) -> dict[str, float]:
+    """The contestants' median rates, each in processes of its own, in turns."""
+    found: dict[str, list[float]] = {who: [] for who in CONTESTANTS}
+    words = {"folder": folder, "size": size, "cores": cores}
+    for _ in range(rounds):
+        for who, rates in found.items():
+            # Three in a process: its start takes longer than they do.
+            rates.append(float(np.median(ask(task="read", who=who, times=3, **words)["rates"])))
+    return {who: float(np.median(rates)) for who, rates in found.items()}
+
+
+def ask(**words: Any) -> dict[str, Any]:
     """Runs a task in a process of its own, on some cores only."""
     command = [sys.executable, __file__, "--worker", json.dumps(words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def work(task: str, cores: list[int], **words: Any) -> dict[str, float]:
+def work(task: str, cores: list[int], **words: Any) -> dict[str, Any]:
     # Before TensorFlow counts them.
     os.sched_setaffinity(0, cores)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -128,64 +138,14 @@ def build_task(folder: str, size: int, rounds: int) -> dict[str, float]:
     return {name: float(np.median(rates)) for name, rates in found.items()}
 
 
-def read_task(folder: str, size: int, rounds: int) -> dict[str, float]:
-    import cv2
-    import keras
-
+def read_task(who: str, folder: str, size: int, times: int) -> dict[str, list[float]]:
     from emotion_jax.data.affectnet import AffectNet
     from emotion_jax.data.builds import build
 
     built = build(AffectNet(f"{folder}/affectnet", size), f"{folder}/cache")
-    pixels = built.pixels("train")
-    count = len(pixels) // BATCH * BATCH
-    labels = built.targets["train"][:count]
-    pngs = [
-        cv2.imencode(".png", image[..., ::-1])[1]
-        for images in pixels.stream(np.arange(count).reshape(-1, BATCH))
-        for image in images
-    ]
-    root = Path(folder, f"png{size}")
-    for i, (png, label) in enumerate(zip(pngs, labels, strict=True)):
-        place = root / str(label) / f"{i}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.exists():
-            place.write_bytes(png.tobytes())
-    # As long as AffectNet's epochs are: its faces several times over, in another order each time.
-    rng = np.random.default_rng(0)
-    times = max(1, (200_000 if size == 64 else 40_000) // count)
-    order = np.concatenate([rng.permutation(count) for _ in range(times)]).reshape(-1, BATCH)
-    threads = len(os.sched_getaffinity(0))
-    shares = [pngs[i::threads] for i in range(threads)]
-    dataset = keras.utils.image_dataset_from_directory(
-        root, image_size=(size, size), batch_size=BATCH, seed=0, verbose=False
-    )
-
-    def decode(share: list[np.ndarray]) -> int:
-        return sum(cv2.imdecode(png, cv2.IMREAD_COLOR_RGB).shape[0] // size for png in share)
-
-    places = pixels.places.tolist()
-    names = sorted(built.folder.glob("faces-train.tfrecord-*"))
-    files = [os.open(name, os.O_RDONLY) for name in names]
-    memory = itertools.cycle([np.empty((BATCH, size * size * 3), np.uint8) for _ in range(8)])
-
-    def take(batch: np.ndarray) -> int:
-        for image, number in zip(next(memory), batch.tolist(), strict=True):
-            file, start = places[number]
-            os.preadv(files[file], [image], start)
-        return len(batch)
-
-    with ThreadPoolExecutor(threads) as pool:
-        contestants: dict[str, Callable[[], int]] = {
-            "limit": lambda: sum(pool.map(take, order)),
-            "ours": lambda: sum(map(len, pixels.stream(order))),
-            "png": lambda: sum(pool.map(decode, shares)),
-            "keras": lambda: sum(len(images) for images, _ in dataset),
-        }
-        found: dict[str, list[float]] = {name: [] for name in contestants}
-        for _ in range(rounds):
-            for name, run in contestants.items():
-                found[name].append(rate(run))
-    return {name: float(np.median(rates)) for name, rates in found.items()}
+    run = CONTESTANTS[who](built, Path(folder))
+    run()  # what is made or read only once
+    return {"rates": [rate(run) for _ in range(times)]}
 
 
 class Noise:

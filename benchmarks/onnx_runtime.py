@@ -1,12 +1,13 @@
 """A face read by our network on a CPU, and by ONNX Runtime with the same weights.
 
-    pip install onnx onnxruntime && python benchmarks/onnx_runtime.py [--model=RUN] [--width=1]
+    pip install onnx onnxruntime
+    python benchmarks/onnx_runtime.py [--model=RUN] [--width=1] [--batch=1]
 
 Without `--model` it is a SimpleNetV2 of that width at 64 pixels that has seen nothing: the time is
 the same. The network is written as ONNX here, layer by layer, and both take normalized faces. They
 take turns, and the medians count: Flax's own convolutions as compiled by XLA, those that the
-predictor uses on a CPU, and ONNX Runtime's, for one face a call, in milliseconds a face; then the
-largest difference of a probability.
+predictor uses on a CPU, one face after another, and ONNX Runtime's, for so many faces a call, in
+milliseconds a face; then the largest difference of a probability.
 """
 
 from __future__ import annotations
@@ -37,14 +38,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a workdir, a checkpoint or shipped weights: a SimpleNetV2")
     parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--batch", type=int, default=1, help="faces a call")
     parser.add_argument("--runs", type=int, default=51)
     flags = parser.parse_args()
     if flags.model:
         predictor = ej.load_predictor(flags.model)
         model, variables = predictor.model, predictor.variables
-        shape = (1, predictor.spec.size, predictor.spec.size, predictor.spec.channels)
+        size = predictor.spec.size
+        shape = (flags.batch, size, size, predictor.spec.channels)
     else:
-        model, shape = ej.SimpleNetV2(width=flags.width, momentum=0.0), (1, 64, 64, 3)
+        model, shape = ej.SimpleNetV2(width=flags.width, momentum=0.0), (flags.batch, 64, 64, 3)
         variables = make_variables(model, shape)
     if not isinstance(model, ej.SimpleNetV2):
         raise EmotionError(f"--model: {type(model).__name__}; give a SimpleNetV2")
@@ -60,10 +63,11 @@ def main() -> None:
         for name, read in readers.items():
             start = time.perf_counter()
             read(face)
-            times[name].append(1000 * (time.perf_counter() - start))
-    size = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    print(f"SimpleNetV2, {size:,} parameters, {shape[1]}x{shape[2]}x{shape[3]}")
-    print(f"{platform.machine()}, {os.cpu_count()} cores; medians of {flags.runs}, one face a call")
+            times[name].append(1000 * (time.perf_counter() - start) / flags.batch)
+    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    print(f"SimpleNetV2, {count:,} parameters, {shape[1]}x{shape[2]}x{shape[3]}")
+    print(f"{platform.machine()}, {os.cpu_count()} cores; ", end="")
+    print(f"medians of {flags.runs}, a face, {flags.batch} a call")
     for name, spent in times.items():
         median, least = statistics.median(spent), min(spent)
         print(
@@ -81,22 +85,25 @@ def make_variables(model: nn.Module, shape: tuple[int, ...]) -> Any:
 
 
 def make_readers(model: nn.Module, variables: Any, shape: tuple[int, ...]) -> dict[str, Any]:
-    """The three, each from a normalized face `[1, H, W, C]` to probabilities `[1, 8]`."""
+    """The three, each from normalized faces `[N, H, W, C]` to probabilities `[N, 8]`."""
     variables = jax.device_put(variables)
     kernels = transform_kernels(variables["params"])
 
-    def probs(variables: Any, kernels: Any, face: jax.Array) -> jax.Array:
+    def probs(variables: Any, kernels: Any, faces: jax.Array) -> jax.Array:
         with nn.intercept_methods(use_kernels(kernels)):
-            return jax.nn.softmax(model.apply(variables, face, train=False))
+            return jax.nn.softmax(model.apply(variables, faces, train=False))
+
+    def one_by_one(faces: np.ndarray) -> np.ndarray:
+        return np.concatenate([compiled(variables, kernels, face[None]) for face in faces])
 
     compiled = jax.jit(probs)
     session = onnxruntime.InferenceSession(
         to_onnx(variables, shape).SerializeToString(), providers=["CPUExecutionProvider"]
     )
     return {
-        "XLA": lambda face: np.asarray(compiled(variables, {}, face)),
-        "predictor": lambda face: np.asarray(compiled(variables, kernels, face)),
-        "ONNX Runtime": lambda face: session.run(None, {"face": face})[0],
+        "XLA": lambda faces: np.asarray(compiled(variables, {}, faces)),
+        "predictor": one_by_one,
+        "ONNX Runtime": lambda faces: session.run(None, {"face": faces})[0],
     }
 
 
@@ -132,7 +139,7 @@ def to_onnx(variables: Any, shape: tuple[int, ...]) -> onnx.ModelProto:
     head = weight("head", params["head"]["kernel"]), weight("head_bias", params["head"]["bias"])
     x = node("Softmax", [node("Gemm", [x, *head])])
     face = helper.make_tensor_value_info("face", onnx.TensorProto.FLOAT, shape)
-    out = helper.make_tensor_value_info(x, onnx.TensorProto.FLOAT, [1, 8])
+    out = helper.make_tensor_value_info(x, onnx.TensorProto.FLOAT, [shape[0], 8])
     graph = helper.make_graph(nodes, "SimpleNetV2", [face], [out], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)

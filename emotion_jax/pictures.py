@@ -75,12 +75,12 @@ def analyze_pictures(
     Raises:
       EmotionError: nothing could be read, or something cannot be written or shown.
     """
-    sources, skipped = _find_all(paths)
+    sources, skipped = find_all(paths)
     results = label_each(zip(sources, sources, strict=True), predictor, finder)
     readable = _keep_readable(results, skipped)
     first = next(readable, None)
     if first is None:  # before any file is opened for writing: what an earlier run left stays
-        raise EmotionError(_all_failed(skipped))
+        raise EmotionError(all_failed(skipped))
     targets = {} if output is None else choose_targets(sources, output)
     table = None if output is None else os.path.join(output, f"predictions.{format}")
     pictures = found = faceless = 0
@@ -115,9 +115,9 @@ def check_sources(paths: Sequence[str]) -> None:
     Raises:
       EmotionError: none does.
     """
-    sources, skipped = _find_all(paths)
+    sources, skipped = find_all(paths)
     if not sources:
-        raise EmotionError(_all_failed(skipped))
+        raise EmotionError(all_failed(skipped))
 
 
 def choose_targets(sources: Sequence[str], output: str | os.PathLike[str]) -> dict[str, str]:
@@ -162,8 +162,12 @@ def _identity(path: str) -> str:
     return os.path.realpath(path).casefold()
 
 
-def _find_all(paths: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The pictures that paths mean, each once, and a sentence for each that means none."""
+def find_all(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Find the pictures that paths mean, see `images.find_images`.
+
+    Returns:
+      each picture's path, once; a sentence for each of the paths that means none.
+    """
     found: dict[str, str] = {}
     skipped = []
     for path in paths:
@@ -186,7 +190,8 @@ def _keep_readable(
             yield result
 
 
-def _all_failed(skipped: Sequence[str]) -> str:
+def all_failed(skipped: Sequence[str]) -> str:
+    """Say in one sentence why, of some pictures, none can be read; a sentence each is given."""
     if len(skipped) == 1:
         return skipped[0]
     return f"none of {len(skipped)} pictures can be read: " + "; ".join(skipped)

@@ -6,11 +6,12 @@ import csv
 import errno
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 import numpy as np
 
@@ -39,7 +40,7 @@ COLUMNS = (
 
 FORMATS = ("csv", "jsonl")
 
-Row = dict[str, str | int | float]
+Row = dict[str, str | int | float | None]
 
 _DIGITS = 6  # of a probability; float32 holds little more near 1
 _ONE = 10**_DIGITS
@@ -66,7 +67,7 @@ class Rows(list[Row]):
         named = max(len(str(row["source"])) for row in self)
         return "\n".join(
             f"{row['source']:<{named}}  face {row['face']:<3} {row['emotion']:<9}"
-            f" {100 * float(row['confidence']):3.0f} %  {row['width']}x{row['height']}"
+            f" {100 * cast(float, row['confidence']):3.0f} %  {row['width']}x{row['height']}"
             f" at {row['x']}, {row['y']}"
             for row in self
         )
@@ -95,7 +96,8 @@ def make_row(
 
     Returns:
       a value for each of `COLUMNS`, in that order. The eight probabilities have six decimal digits
-      and sum to exactly 1 as decimals; `confidence` is the largest, `emotion` its name.
+      and sum to exactly 1 as decimals; `confidence` is the largest, `emotion` its name. Of a face
+      that nobody detected (its score is not a number) `detection_score` is None.
 
     Raises:
       EmotionError: the probabilities are not finite.
@@ -106,7 +108,8 @@ def make_row(
     left, right = np.clip((round(face.x), round(face.x + face.width)), 0, size[1]).tolist()
     top, bottom = np.clip((round(face.y), round(face.y + face.height)), 0, size[0]).tolist()
     where = (source, frame, round(time_s, 3), index, left, top, right - left, bottom - top)
-    what = (round(float(face.score), 4), EMOTIONS[best], values[best])
+    score = None if math.isnan(face.score) else round(float(face.score), 4)
+    what = (score, EMOTIONS[best], values[best])
     return dict(zip(COLUMNS, (*where, *what, *values), strict=True))
 
 

@@ -67,9 +67,11 @@ def read_manifest(path):
 
 
 def read_picture(path):
-    from emotion_jax.images import check_image, read_image
+    from emotion_jax.images import check_image, read_image, read_reduced
 
-    check_image(read_image(path))
+    whole = check_image(read_image(path))
+    reduced, full = read_reduced(path, 4)
+    assert check_image(reduced).size <= whole.size and full == whole.shape[:2]
 
 
 def read_film(path):
@@ -106,7 +108,7 @@ def crop_box(path):
 
     asked = json.loads(path.read_text())
     picture = np.zeros((*asked.pop("shape"), 3), np.uint8)
-    assert crop_box(picture, size=20, **asked).shape == (20, 20, 3)
+    assert crop_box(picture, picture.shape[:2], size=20, **asked).shape == (20, 20, 3)
 
 
 def read_teachers(path):

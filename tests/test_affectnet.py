@@ -2,20 +2,23 @@
 
 import json
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
 from false_affectnet import COLUMNS, Csv, write_flawed_csv, write_npy, write_plain_csv
 from false_pictures import SIDE, around, make_face
+from PIL import Image
 from tiny_runs import Tiny
 
-from emotion_jax import models
+from emotion_jax import images, models
 from emotion_jax.config import default_config
 from emotion_jax.config_check import check_config
 from emotion_jax.data import make_source, open_data
 from emotion_jax.data.affectnet import AffectNet, crop_box
 from emotion_jax.data.arrays import collect
 from emotion_jax.data.builds import build
+from emotion_jax.data.drawing.faces import draw_face
 from emotion_jax.data.tally import DroppedError, summary
 from emotion_jax.errors import EmotionError
 from emotion_jax.experiment import make_experiment
@@ -102,14 +105,37 @@ def test_columns_go_by_name_and_numbers_may_be_missing(tmp_path):
 
 def test_the_crop_widens_shifts_and_repeats_the_border():
     picture = around(make_face(0))
-    wide = crop_box(picture, [40, 30, 20, 10], 40, 2.0, 0.1)
+    wide = crop_box(picture, picture.shape[:2], [40, 30, 20, 10], 40, 2.0, 0.1)
     # 40 pixels about the centre (50, 35 + 2): x 30 to 70, y 17 to 57.
     np.testing.assert_array_equal(wide, picture[17:57, 30:70])
-    edge = crop_box(picture, [-10, 0, 20, 20], 20, 1.0, 0.0)
+    edge = crop_box(picture, picture.shape[:2], [-10, 0, 20, 20], 20, 1.0, 0.0)
     np.testing.assert_array_equal(edge[:, 10:], picture[:20, :10])
     np.testing.assert_array_equal(edge[:, :10], np.repeat(picture[:20, :1], 10, 1))
     with pytest.raises(DroppedError, match="box too large"):
-        crop_box(picture, [0, 0, 1, 1e300], 20, 1.0, 0.0)
+        crop_box(picture, picture.shape[:2], [0, 0, 1, 1e300], 20, 1.0, 0.0)
+
+
+def test_a_large_jpeg_is_not_decoded_in_full_and_gives_the_same_face(tmp_path):
+    """No finer than the face needs: `most` as it is asked for, and what comes of it."""
+    files = Csv(tmp_path)
+    ramp = np.add.outer(np.arange(660), np.arange(777)) // 6
+    picture = np.stack([ramp] * 3, 2).astype(np.uint8)
+    picture[152:552, 200:600] = draw_face(1, 1, 1, size=400)
+    (files.images / "1").mkdir(parents=True)
+    for suffix in ("png", "jpg"):
+        # In the middle; by one pixel in the picture; by none. A quarter's pixels begin there.
+        for name, left in (("a", 200), ("b", 776), ("c", 777)):
+            Image.fromarray(picture).save(files.images / f"1/{name}.{suffix}", quality=95)
+            files.row("train", f"1/{name}.{suffix}", box=(left, 152, 400, 400))
+    files.finish()
+    source = AffectNet(str(tmp_path), 64, crop_shift=0.0)
+    with mock.patch.object(images, "read_reduced", wraps=images.read_reduced) as read:
+        faces = [example["image"].astype(int) for example in source.examples("train")]
+    assert [call.args[1] for call in read.call_args_list] == [1.12 * 400 / 96] * 6
+    assert source.report()["dropped"] == {"box outside the picture": ["1/c.png", "1/c.jpg"]}
+    assert len(faces) == 4
+    for png, jpg in zip(faces[:2], faces[2:], strict=True):
+        assert 0 < np.abs(png - jpg).mean() < 1
 
 
 def test_a_wrong_folder_is_one_sentence(tmp_path):

@@ -72,6 +72,27 @@ def test_exif_orientation_is_undone(orientation, kind):
     np.testing.assert_array_equal(images.decode_image(encode(stored, kind, exif=exif)), upright)
 
 
+@pytest.mark.parametrize("most, part", [(1.9, 1), (2, 2), (3.9, 2), (5, 4), (1e308, 8)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_picture_to_be_shrunk_is_decoded_in_part(most, part, orientation, tmp_path):
+    ramps = np.stack([np.add.outer(range(181), range(243)) // k for k in (2, 3, 4)], 2)
+    stored, exif = Image.fromarray(ramps.astype(np.uint8)), Image.Exif()
+    exif[0x0112] = orientation
+    for name in ("a.jpg", "a.png"):
+        stored.save(tmp_path / name, exif=exif, quality=95)
+    image, full = images.read_reduced(tmp_path / "a.jpg", most)
+    whole = images.read_image(tmp_path / "a.jpg")
+    assert full == whole.shape[:2] == ((181, 243) if orientation == 1 else (243, 181))
+    assert image.shape[:2] == tuple(-(-side // part) for side in full)
+    height, width = (side // part - 1 for side in full)  # without the edges, where the parts end
+    if orientation == 6:  # turned right: the pixels' columns are counted from the other end
+        image, whole = image[:, ::-1], whole[:, ::-1]
+    expected = images.resize(whole[: height * part, : width * part], height, width).astype(int)
+    assert np.abs(image[:height, :width] - expected).max() <= 2
+    png, size = images.read_reduced(tmp_path / "a.png", most)
+    assert png.shape[:2] == size == full
+
+
 def test_exif_orientation_of_a_jpeg():
     upright = np.zeros((32, 64, 3), np.uint8)
     upright[:16, :32] = 255  # top left

@@ -44,7 +44,7 @@ FLOORS = (
     }
     | {"figures", "report", "reliability", "data", "weights", "hdf5_layers"},
     {"inference", "analysis", "pictures", "keras_files"},
-    {"instant"},
+    {"instant", "crops"},
     {"film", "labeller", "recorder", "live"},
     {"teachers"},
     {"experiment", "export", "initial"},

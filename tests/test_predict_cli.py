@@ -45,9 +45,9 @@ def predict(*arguments, code=None):
 def test_alone_it_helps():
     alone = predict()
     assert alone.returncode == 0 and alone.stderr == ""
-    assert alone.stdout.count("python predict.py --") == 3
+    assert alone.stdout.count("python predict.py --") == 4
     flags = "image video every start end smoothing min_face blur camera device model output format"
-    for flag in (*flags.split(), "show", "debug", "version"):
+    for flag in (*flags.split(), "cropped", "show", "debug", "version"):
         assert f"--{flag} " in alone.stdout
     assert predict("--help").stdout == alone.stdout
 
@@ -83,6 +83,9 @@ def test_help_needs_nothing_heavy():
         (["--min_face=0", "--image=b.jpg"], ["--min_face", "pixels"]),
         (["--start=early", "--video=a.mp4"], ["start", "early"]),
         (["--cnn_model=a.dat", "--image=b.jpg"], ["--cnn_model", "--detector=cnn"]),
+        (["--cropped", "--video=a.mp4"], ["--cropped", "add --image"]),
+        (["--cropped", "--image=b.jpg", "--min_face=50"], ["--cropped", "--min_face"]),
+        (["--cropped", "--image=b.jpg", "--show"], ["--cropped", "--show"]),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, words):
@@ -134,6 +137,18 @@ def test_a_real_photo_to_a_folder(scenes, tmp_path):
     assert done.returncode == 0 and done.stdout == "", done.stderr
     assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 1 + 4
     assert images.read_image(tmp_path / "out" / "multi_face.jpg").shape == (667, 1000, 3)
+
+
+def test_faces_that_are_cut_out_to_rows(tmp_path):
+    for name in ("a.png", "b.png"):
+        images.write_image(tmp_path / name, np.full((60, 80, 3), 128, np.uint8))
+    done = predict("--cropped", f"--image={tmp_path}", code=WITH_FAKE)
+    assert done.returncode == 0, done.stderr
+    header, *rows = done.stdout.splitlines()
+    assert header == ",".join(COLUMNS)
+    assert [row.partition(",")[0] for row in rows] == [f"{tmp_path}/a.png", f"{tmp_path}/b.png"]
+    assert ",0,0.0,0,0,0,80,60,,neutral,0.125000," in rows[0]
+    assert "2 pictures, 2 faces" in done.stderr
 
 
 def test_the_version():

@@ -48,6 +48,9 @@ SETS = {"train": "train_set", "validation": "val_set"}
 
 # A box wider than this many times its picture is a slip; its crop would be mostly border.
 MAX_BOX = 2.0
+# Pixels of a face, along a side, that a JPEG is decoded to at least, to each that is kept. Crops
+# fall on whole pixels of what is decoded: with one and a half, within a third of one that is kept.
+SPARE = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,7 @@ class AffectNet:
     def options(self) -> dict[str, Any]:
         lists, root = self._lists(), self._root()
         # The folder too: another one may have the same lists, and other pictures.
-        options = {"version": 1, "size": self.size, "folder": str(root.resolve())}
+        options = {"version": 2, "size": self.size, "folder": str(root.resolve())}
         if lists:
             pictures = self._image_roots()[0]
             # The pictures' names: what was missing may have been added. Their 420,000 sizes and
@@ -145,10 +148,11 @@ class AffectNet:
     def _read_csv(self, roots: list[Path], row: Row) -> Example:
         if row.flaw:
             raise DroppedError(row.flaw)
-        image = read_picture(files.locate(roots, row.path))
         box = [float(row.fields[name]) for name in BOX]
+        most = self.crop_scale * max(box[2:]) / (SPARE * self.size)
+        image, full = read_picture(files.locate(roots, row.path), most)
         return self._example(
-            crop_box(image, box, self.size, self.crop_scale, self.crop_shift),
+            crop_box(image, full, box, self.size, self.crop_scale, self.crop_shift),
             parse_expression(row.fields["expression"]),
             *(parse_number(row.fields.get(name, "")) for name in self.extras),
         )
@@ -169,7 +173,7 @@ class AffectNet:
         files.check_inside(Path(row.path), (place / "images").resolve())
         from emotion_jax.images import resize
 
-        image = resize(read_picture(Path(row.path)), self.size, self.size)
+        image = resize(read_picture(Path(row.path))[0], self.size, self.size)
         return self._example(image, expression, *extras)
 
     @staticmethod
@@ -178,13 +182,19 @@ class AffectNet:
 
 
 def crop_box(
-    image: np.ndarray, box: list[float], size: int, scale: float, shift: float
+    image: np.ndarray,
+    full: tuple[int, int],
+    box: list[float],
+    size: int,
+    scale: float,
+    shift: float,
 ) -> np.ndarray:
     """Cuts the square around a box as the camera's are cut, see `faces.crop`.
 
     Args:
-      image: uint8 `[H, W, 3]`.
-      box: x, y, width and height in pixels; it may leave the picture in part.
+      image: uint8 `[H, W, 3]`, whole or reduced.
+      full: height and width of the whole.
+      box: x, y, width and height in pixels of the whole; it may leave the picture in part.
       size: side of the result.
       scale: side of the square, in the longer of the box's sides.
       shift: how far its centre lies below the box's, likewise.
@@ -198,12 +208,14 @@ def crop_box(
     from emotion_jax.faces import Face, crop
     from emotion_jax.images import MAX_PIXELS
 
-    (height, width), (x, y, w, h) = image.shape[:2], box
+    (height, width), (x, y, w, h) = full, box
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
         raise DroppedError("box outside the picture")
     side = max(w, h)
     if side > MAX_BOX * max(height, width) or (scale * side) ** 2 > MAX_PIXELS:
         raise DroppedError("box too large")
-    face = Face(x + (w - side) / 2, y + (h - side) / 2, side, side, 1.0)
+    part = round(max(full) / max(image.shape[:2]))
+    left, top, side = (x + (w - side) / 2) / part, (y + (h - side) / 2) / part, side / part
+    face = Face(left, top, side, side, 1.0)
     spec = ImageSpec(size=size, crop_scale=scale, crop_shift=shift)
     return crop(image, [face], spec)[0]

@@ -132,7 +132,7 @@ class Folder:
 
         if not picture.name.lower().endswith(SUFFIXES):
             raise DroppedError("no picture")
-        image = resize(read_picture(picture.path), self.size, self.size)
+        image = resize(read_picture(picture.path)[0], self.size, self.size)
         return {"image": image, "label": picture.label}
 
 

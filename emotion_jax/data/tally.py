@@ -105,18 +105,18 @@ def no_faces(source: Source, split: str) -> EmotionError:
     )
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """Reads a picture, uint8 `[H, W, 3]`, RGB.
+def read_picture(path: Path, most: float = 1) -> tuple[np.ndarray, tuple[int, int]]:
+    """Reads a picture, uint8 `[H, W, 3]`, RGB, and its full size; see `images.read_reduced`.
 
     Raises:
       DroppedError: it is not there, too large to be meant, or no whole picture.
     """
-    from emotion_jax.images import PictureTooLargeError, read_image
+    from emotion_jax.images import PictureTooLargeError, read_reduced
 
     try:
         if not path.is_file():
             raise DroppedError("missing file")
-        return read_image(path)
+        return read_reduced(path, most)
     except PictureTooLargeError as error:
         raise DroppedError("picture too large") from error
     except (EmotionError, OSError, MemoryError) as error:
