@@ -134,10 +134,10 @@ def check_cropped_flags() -> None:
     """
     if not FLAGS.cropped:
         return
-    if FLAGS.video or FLAGS.camera:
+    if not FLAGS.image:
         raise EmotionError("--cropped is for pictures; add --image=PATH")
     for name in (*FINDING, "blur", "show"):
-        if FLAGS[name].present:
+        if FLAGS[name].value != FLAGS[name].default:
             raise EmotionError(
                 f"--cropped looks for no faces and draws nothing; leave out --{name}"
             )
@@ -164,7 +164,7 @@ def main() -> None:
 
 def read_pictures(pictures: list[str]) -> None:
     """Do what `--image` says."""
-    from emotion_jax.pictures import analyze_pictures, check_sources
+    from emotion_jax.paths import check_sources
 
     check_sources(pictures)  # a wrong name is told at once: JAX can take seconds to load
     predictor = load()
@@ -174,6 +174,8 @@ def read_pictures(pictures: list[str]) -> None:
 
         analyze_crops(pictures, predictor, output=FLAGS.output, format=FLAGS.format)
     else:
+        from emotion_jax.pictures import analyze_pictures
+
         analyze_pictures(
             pictures,
             predictor,

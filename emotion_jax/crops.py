@@ -17,7 +17,8 @@ from emotion_jax import images
 from emotion_jax.analysis import WORKERS, Predictor
 from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face
-from emotion_jax.pictures import Summary, all_failed, find_all
+from emotion_jax.paths import all_failed, find_all
+from emotion_jax.pictures import Summary
 from emotion_jax.rows import Row, RowWriter, make_row
 from emotion_jax.threads import map_ahead
 
@@ -60,7 +61,7 @@ def analyze_crops(
     what was skipped and why, goes to standard error.
 
     Args:
-      paths: files, folders and globs; see `images.find_images`. What is met twice is read once.
+      paths: files, folders and globs; see `paths.find_images`. What is met twice is read once.
       predictor: from `load_predictor`; called once for every `BATCH` faces.
       output: a folder, made if need be, for `predictions.csv` (or .jsonl). Without it rows go to
         standard output, and nothing else does.

@@ -1,15 +1,15 @@
-"""Pictures on the host: found, read safely, resized and written.
+"""Pictures on the host: read safely, resized and written.
 
 A picture in this project is uint8 `[height, width, 3]`, RGB, upright, opaque.
 """
 
 from __future__ import annotations
 
-import glob
 import io
 import os
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 # OpenCV reads this only while it is imported: what slips past the check of the header stops here.
 MAX_PIXELS = 128_000_000  # medium-format cameras give 102 million; 128 million take 384 MB
@@ -34,7 +34,6 @@ SUFFIXES = tuple(".jpg .jpeg .jfif .png .bmp .gif .tif .tiff .webp .avif .jp2 .p
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 
 _EXIF_ORIENTATION = 0x0112
-_TURNED = (5, 6, 7, 8)  # by a quarter
 
 
 class PictureTooLargeError(EmotionError):
@@ -50,24 +49,36 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
       EmotionError: there is no such file, or it is no picture that can be read.
     """
-    return read_reduced(path, 1)[0]
+    return read_reduced(path, 1).image
 
 
-def read_reduced(path: str | os.PathLike[str], most: float) -> tuple[np.ndarray, tuple[int, int]]:
+class Reduced(NamedTuple):
+    """A picture that may have been decoded in part.
+
+    Attributes:
+      image: uint8 `[ceil(H / part), ceil(W / part), 3]`, RGB.
+      size: H and W, of the whole.
+      part: 1, 2, 4 or 8: how many of the whole's pixels, along a side, make one of the image's.
+    """
+
+    image: np.ndarray
+    size: tuple[int, int]
+    part: int
+
+
+def read_reduced(path: str | os.PathLike[str], most: float) -> Reduced:
     """Read a picture that will be shrunk anyway: of a JPEG, only the frequencies that will be left.
 
-    libjpeg decodes to a half, a quarter or an eighth of the sides in a fraction of the time, and
-    shrinking what it makes leads to the same pixels within a level or two.
+    libjpeg makes a half, a quarter or an eighth of the sides in a fraction of the time. Shrunk
+    further, it is nearly what the whole picture becomes. Pictures of other formats, and those that
+    must be turned or mirrored, are read whole.
 
     Args:
       path: of the file.
       most: how many times smaller it may become.
 
-    Returns:
-      the picture as `read_image` has it, whole or reduced; and the height and width of the whole.
-
     Raises:
-      EmotionError: likewise.
+      EmotionError: see `read_image`.
     """
     name = os.fspath(path)
     try:
@@ -99,28 +110,25 @@ def decode_image(data: bytes, name: str = "the picture") -> np.ndarray:
     Raises:
       EmotionError: no picture, a truncated or damaged one, or one of more than `MAX_PIXELS`.
     """
-    return _decode(data, name, 1)[0]
+    return _decode(data, name, 1).image
 
 
-def _decode(data: bytes, name: str, most: float) -> tuple[np.ndarray, tuple[int, int]]:
+def _decode(data: bytes, name: str, most: float) -> Reduced:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on doubtful metadata; the limit on the size is ours
             with Image.open(io.BytesIO(data)) as picture:  # the header only
                 if picture.format not in _FORMATS:
                     raise EmotionError(f"'{name}' is {picture.format}; save it as JPEG or PNG")
-                width, height = picture.size
                 _check_size(picture.size, len(data), name)
-                for part in (8, 4, 2):  # what libjpeg can; of other formats Pillow leaves it be
-                    if part <= most:
-                        picture.draft(None, (max(1, width // part), max(1, height // part)))
-                        break
+                width, height = picture.size
+                part = _draft(picture, most)
                 picture.load()
                 orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
                 image = _to_rgb(picture, name)
             del picture  # and with it the decoder's own pixels
-            turned = orientation in _TURNED
-            return _upright(image, orientation), (width, height) if turned else (height, width)
+            image = _upright(image, orientation)
+            return Reduced(image, (height, width) if part > 1 else image.shape[:2], part)
     except EmotionError:
         raise
     except Image.DecompressionBombError as error:
@@ -132,6 +140,18 @@ def _decode(data: bytes, name: str, most: float) -> tuple[np.ndarray, tuple[int,
         raise EmotionError(
             f"'{name}' is damaged or incomplete ({error}); replace it with an intact copy"
         ) from error
+
+
+def _draft(picture: Image.Image, most: float) -> int:
+    """Asks libjpeg for fewer pixels, before any is decoded; returns the part, see `Reduced`."""
+    # Where a side is no multiple of the part, its last pixel is a piece: turned, it would be first.
+    if picture.format != "JPEG" or picture.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+        return 1
+    width, height = picture.size
+    part = max((part for part in (2, 4, 8) if part <= min(most, width, height)), default=1)
+    if part > 1:
+        picture.draft(None, (width // part, height // part))
+    return part
 
 
 def _too_large(name: str) -> str:
@@ -180,7 +200,7 @@ def _strip_to_rgb(picture: Image.Image, name: str) -> np.ndarray:
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """Undo an EXIF orientation, 1 to 8 (anything else is left as it is)."""
-    if orientation in _TURNED:
+    if orientation in (5, 6, 7, 8):
         image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         image = image[::-1]
@@ -260,38 +280,3 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
         raise EmotionError(
             f"'{name}' cannot be written ({error.strerror or error}); choose another folder"
         ) from error
-
-
-def find_images(pattern: str) -> list[str]:
-    """List the pictures that a path means.
-
-    Args:
-      pattern: a file, whatever its suffix; a folder, of which the pictures count that lie directly
-        in it and are not hidden; or a glob ("holiday/**/*.jpg"). A leading "~" is your home.
-
-    Returns:
-      paths, sorted, at least one.
-
-    Raises:
-      EmotionError: nothing is there, or no picture is among what is there.
-    """
-    path = os.path.expanduser(pattern)
-    if os.path.isfile(path):  # before the glob: names may hold [ and ]
-        return [path]
-    is_folder = os.path.isdir(path)
-    if is_folder:
-        try:
-            names = [os.path.join(path, n) for n in os.listdir(path) if not n.startswith(".")]
-        except OSError as error:
-            what = error.strerror or error
-            raise EmotionError(f"the folder '{pattern}' cannot be read ({what})") from error
-    else:
-        names = glob.glob(path, recursive=True)
-    # A pipe or a link to nothing counts: whoever reads them can say that they are no files.
-    found = sorted(n for n in names if n.lower().endswith(SUFFIXES) and not os.path.isdir(n))
-    if found:
-        return found
-    if is_folder or names:
-        where = f"the folder '{pattern}'" if is_folder else f"what '{pattern}' matches"
-        raise EmotionError(f"no picture is in {where}; pictures end in .jpg, .png, .webp, ...")
-    raise EmotionError(f"'{pattern}' is not there; give a picture, a folder or a glob")

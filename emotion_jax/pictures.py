@@ -11,11 +11,9 @@ from collections.abc import Iterator, Sequence
 from emotion_jax import draw, faces, images, window
 from emotion_jax.analysis import Labelled, Predictor, label_each
 from emotion_jax.errors import EmotionError
+from emotion_jax.paths import all_failed, choose_targets, find_all
 from emotion_jax.rows import RowWriter
 from emotion_jax.wording import count
-
-# An annotated picture keeps the format of its source among these; any other becomes PNG.
-_KEPT = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +57,7 @@ def analyze_pictures(
     standard error.
 
     Args:
-      paths: files, folders and globs; see `images.find_images`. What is met twice is read once.
+      paths: files, folders and globs; see `paths.find_images`. What is met twice is read once.
       predictor: from `load_predictor`; called once a picture, with all of its faces.
       finder: of the faces.
       output: a folder, made if need be, for `predictions.csv` (or .jsonl) and the annotated
@@ -109,76 +107,6 @@ def analyze_pictures(
     return summary
 
 
-def check_sources(paths: Sequence[str]) -> None:
-    """Find out, by their names alone, whether paths mean any picture.
-
-    Raises:
-      EmotionError: none does.
-    """
-    sources, skipped = find_all(paths)
-    if not sources:
-        raise EmotionError(all_failed(skipped))
-
-
-def choose_targets(sources: Sequence[str], output: str | os.PathLike[str]) -> dict[str, str]:
-    """Choose where each source's annotated picture goes: no two to one file, none to a source.
-
-    Each keeps its name, so that a row's source tells its picture. Where two share one, all keep
-    their folders too, from the deepest that they have in common.
-
-    Args:
-      sources: paths of pictures.
-      output: the folder of the annotated ones.
-
-    Returns:
-      the path for each source; with a number (name-2, name-3, ...) where that very file is a
-      source, or differs from another in case alone. A format that holds no photo adds .png.
-    """
-    used = {_identity(source) for source in sources}
-    targets = {}
-    for source, name in zip(sources, _choose_names(sources), strict=True):
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() not in _KEPT:
-            stem, suffix = name, ".png"
-        target, number = os.path.join(output, stem + suffix), 1
-        while _identity(target) in used:
-            number += 1
-            target = os.path.join(output, f"{stem}-{number}{suffix}")
-        used.add(_identity(target))
-        targets[source] = target
-    return targets
-
-
-def _choose_names(sources: Sequence[str]) -> list[str]:
-    names = [os.path.basename(source) for source in sources]
-    if len(set(names)) == len(names):
-        return names
-    paths = [os.path.abspath(source) for source in sources]
-    return [os.path.relpath(path, os.path.commonpath(paths)) for path in paths]
-
-
-def _identity(path: str) -> str:
-    """The same string for what may be the same file: links resolved, case ignored."""
-    return os.path.realpath(path).casefold()
-
-
-def find_all(paths: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Find the pictures that paths mean, see `images.find_images`.
-
-    Returns:
-      each picture's path, once; a sentence for each of the paths that means none.
-    """
-    found: dict[str, str] = {}
-    skipped = []
-    for path in paths:
-        try:
-            for source in images.find_images(path):
-                found.setdefault(os.path.realpath(source), source)
-        except EmotionError as error:
-            skipped.append(str(error))
-    return list(found.values()), skipped
-
-
 def _keep_readable(
     results: Iterator[Labelled | EmotionError], skipped: list[str]
 ) -> Iterator[Labelled]:
@@ -188,10 +116,3 @@ def _keep_readable(
             skipped.append(str(result))
         else:
             yield result
-
-
-def all_failed(skipped: Sequence[str]) -> str:
-    """Say in one sentence why, of some pictures, none can be read; a sentence each is given."""
-    if len(skipped) == 1:
-        return skipped[0]
-    return f"none of {len(skipped)} pictures can be read: " + "; ".join(skipped)

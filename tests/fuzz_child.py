@@ -67,11 +67,16 @@ def read_manifest(path):
 
 
 def read_picture(path):
+    from emotion_jax.errors import EmotionError
     from emotion_jax.images import check_image, read_image, read_reduced
 
+    try:
+        reduced = read_reduced(path, 4)
+    except EmotionError:
+        read_image(path)  # must be refused, too
+        raise AssertionError("read whole, and refused in part") from None
     whole = check_image(read_image(path))
-    reduced, full = read_reduced(path, 4)
-    assert check_image(reduced).size <= whole.size and full == whole.shape[:2]
+    assert check_image(reduced.image).size <= whole.size and reduced.size == whole.shape[:2]
 
 
 def read_film(path):
@@ -105,10 +110,13 @@ def crop_box(path):
     import numpy as np
 
     from emotion_jax.data.affectnet import crop_box
+    from emotion_jax.images import Reduced
 
     asked = json.loads(path.read_text())
     picture = np.zeros((*asked.pop("shape"), 3), np.uint8)
-    assert crop_box(picture, picture.shape[:2], size=20, **asked).shape == (20, 20, 3)
+    for part in (1, 4):
+        reduced = Reduced(picture[::part, ::part], picture.shape[:2], part)
+        assert crop_box(reduced, size=20, **asked).shape == (20, 20, 3)
 
 
 def read_teachers(path):

@@ -105,14 +105,15 @@ def test_columns_go_by_name_and_numbers_may_be_missing(tmp_path):
 
 def test_the_crop_widens_shifts_and_repeats_the_border():
     picture = around(make_face(0))
-    wide = crop_box(picture, picture.shape[:2], [40, 30, 20, 10], 40, 2.0, 0.1)
+    whole = images.Reduced(picture, picture.shape[:2], 1)
+    wide = crop_box(whole, [40, 30, 20, 10], 40, 2.0, 0.1)
     # 40 pixels about the centre (50, 35 + 2): x 30 to 70, y 17 to 57.
     np.testing.assert_array_equal(wide, picture[17:57, 30:70])
-    edge = crop_box(picture, picture.shape[:2], [-10, 0, 20, 20], 20, 1.0, 0.0)
+    edge = crop_box(whole, [-10, 0, 20, 20], 20, 1.0, 0.0)
     np.testing.assert_array_equal(edge[:, 10:], picture[:20, :10])
     np.testing.assert_array_equal(edge[:, :10], np.repeat(picture[:20, :1], 10, 1))
     with pytest.raises(DroppedError, match="box too large"):
-        crop_box(picture, picture.shape[:2], [0, 0, 1, 1e300], 20, 1.0, 0.0)
+        crop_box(whole, [0, 0, 1, 1e300], 20, 1.0, 0.0)
 
 
 def test_a_large_jpeg_is_not_decoded_in_full_and_gives_the_same_face(tmp_path):

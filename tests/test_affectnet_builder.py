@@ -1,15 +1,19 @@
 """AffectNet as an ordinary TFDS data set."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from false_affectnet import write_flawed_csv
+from false_affectnet import write_flawed_csv, write_plain_csv
 from tensorflow_datasets.core import shuffle
 
 from emotion_jax.data import affectnet_builder  # registers "affectnet"
 from emotion_jax.data.affectnet import AffectNet
+from emotion_jax.errors import EmotionError
 
 
 def make_builder(name, folder, data_dir):
@@ -52,6 +56,35 @@ def test_more_than_fits_into_memory_is_sorted_through_many_files(tmp_path, monke
     for face, one in zip(faces, expected, strict=True):
         np.testing.assert_array_equal(face["image"], one["image"])
     assert len(files) > 10
+
+
+def test_another_folder_is_not_served_the_first_one_s_faces(tmp_path):
+    for name in ("a", "b"):
+        write_plain_csv(tmp_path / name, train=3, validation=1)
+    builder = make_builder("affectnet/64", tmp_path / "a", tmp_path / "built")
+    again = make_builder("affectnet/64", tmp_path / "a", tmp_path / "built")
+    assert again.info.splits["train"].num_examples == 3
+    with pytest.raises(EmotionError, match="was built of another folder.*--overwrite"):
+        make_builder("affectnet/64", tmp_path / "b", tmp_path / "built")
+    write_plain_csv(tmp_path / "a", train=5, validation=1)
+    with pytest.raises(EmotionError, match=rf"before the lists of '{tmp_path}/a' changed"):
+        make_builder("affectnet/64", tmp_path / "a", tmp_path / "built")
+    builder.data_path.rmtree()  # as --overwrite does
+    anew = make_builder("affectnet/64", tmp_path / "a", tmp_path / "built")
+    assert anew.info.splits["train"].num_examples == 5
+
+
+def test_the_command_line_builds_it(tmp_path):
+    """As README has it, in a process of its own."""
+    pytest.importorskip("apache_beam", reason="the tfds extra is not installed: no tfds build")
+    known = write_plain_csv(tmp_path / "a", train=3, validation=1)
+    command = [Path(sys.executable).with_name("tfds"), "build", "affectnet"]
+    command += ["--imports=emotion_jax.data.affectnet_builder", f"--manual_dir={tmp_path}/a"]
+    command += [f"--data_dir={tmp_path}/built", "--config=64"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    report = next((tmp_path / "built" / "affectnet" / "64").glob("*/build_report.json"))
+    assert json.loads(report.read_text()) == known.report()
 
 
 def test_a_missing_folder_says_what_to_put_there(tmp_path):

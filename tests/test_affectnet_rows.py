@@ -4,12 +4,16 @@ import csv
 import io
 import math
 import re
+from functools import partial
 
 import hypothesis.strategies as st
 import pytest
+from false_affectnet import write_flawed_csv, write_npy
 from hypothesis import HealthCheck, example, given, settings
 
+from emotion_jax.data.affectnet import AffectNet
 from emotion_jax.data.affectnet_rows import BOX, COLUMNS, csv_rows, parse_expression, parse_number
+from emotion_jax.data.builds import build
 from emotion_jax.data.tally import DroppedError
 
 # A file is written for each example: the folder is shared, the time is the disk's.
@@ -115,3 +119,18 @@ def test_a_number_is_finite_or_none_at_all(text):
         assert parse_expression(text) in range(8)
     except DroppedError as reason:
         assert str(reason) in {"none", "uncertain", "no face", "bad expression"}
+
+
+@pytest.mark.parametrize("write", [write_flawed_csv, partial(write_npy, flaws=True)])
+def test_progress_is_of_the_rows_that_are_read(write, tmp_path, monkeypatch, capfd):
+    """Not of those kept, which are fewer: the bar would never be full."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    known = write(tmp_path / "a")
+    source = AffectNet(str(tmp_path / "a"), 64)
+    for split in source.splits():
+        rows = sum(answer.split == split for answer in known.answers)
+        assert abs(source.rows(split) - rows) <= 3  # a header, empty lines, no annotation
+    build(source, tmp_path / "built")
+    rows = sum(answer.split == "train" for answer in known.answers)
+    assert rows > len(known.kept("train"))
+    assert f"{rows} of {rows} rows" in capfd.readouterr().out

@@ -301,7 +301,7 @@ def test_progress_is_shown_on_a_terminal_alone(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich's word for "this is a terminal"
     built = build(DRAWN, tmp_path)
     said = capfd.readouterr()
-    assert "train  24 faces" in said.out and "validation  8 faces" in said.out
+    assert "24 of 24 rows" in said.out and "8 of 8 rows" in said.out
     assert f"building drawn_faces in {built.folder} (once)" in said.out and said.err == ""
     assert "Unknown size" not in said.out and "examples" not in said.out
 

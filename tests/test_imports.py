@@ -26,6 +26,7 @@ FLOORS = (
         "command_line",
         "workdir",
         "images",
+        "paths",
         "dlib_models",
         "landmarks",
         "faces",

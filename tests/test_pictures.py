@@ -110,28 +110,6 @@ def test_nothing_overwrites_anything(found, predictor, tmp_path):
     assert len(written) == 4 + 1  # the pictures and the table
 
 
-def test_targets_differ_by_more_than_case(tmp_path):
-    # Where the file system ignores case, out/A.png and out/a.png are one file.
-    targets = pictures.choose_targets(["x/a.png", "x/A.png", "x/A.PNG"], tmp_path)
-    assert len({target.casefold() for target in targets.values()}) == 3
-
-
-def test_pictures_of_one_name_keep_their_folders(tmp_path):
-    sources = [f"{tmp_path}/{name}" for name in ("b/one/a.png", "b/two/a.png", "b/c.gif")]
-    targets = pictures.choose_targets(sources, "out")
-    assert list(targets.values()) == ["out/one/a.png", "out/two/a.png", "out/c.gif.png"]
-    assert list(pictures.choose_targets(sources[1:], "out").values()) == [
-        "out/a.png",
-        "out/c.gif.png",
-    ]
-
-
-def test_a_format_that_holds_no_photo_becomes_png(tmp_path):
-    targets = pictures.choose_targets(["x/a.gif", "x/a.png", "x/b"], tmp_path)
-    names = [os.path.basename(target) for target in targets.values()]
-    assert names == ["a.gif.png", "a.png", "b.png"]
-
-
 def test_what_is_no_file_is_skipped_and_named(found, predictor, tmp_path, capsys):
     write_picture(tmp_path / "a.png", 1)
     os.mkfifo(tmp_path / "pipe.png")

@@ -12,13 +12,14 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from emotion_jax.data import files
 from emotion_jax.data.affectnet_rows import (
     BOX,
+    EXPRESSION,
     Row,
     csv_rows,
     npy_rows,
@@ -31,6 +32,9 @@ from emotion_jax.data.tally import DroppedError, Report, Tally, read_picture
 from emotion_jax.errors import EmotionError
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.manifest import file_sha256
+
+if TYPE_CHECKING:  # OpenCV: only who reads pictures waits for it
+    from emotion_jax.images import Reduced
 
 LISTS = {"train": "training.csv", "validation": "validation.csv"}
 LIST_FOLDERS = (
@@ -111,6 +115,18 @@ class AffectNet:
         """What became of the rows of the splits read so far."""
         return self._tally.report()
 
+    def rows(self, split: str) -> int:
+        """How many rows a split has; a header or an empty line may count."""
+        if lists := self._lists():
+            with lists[split].open("rb") as file:
+                return sum(1 for _ in file)
+        annotations = self._sets()[split] / "annotations"
+        return sum(entry.name.endswith(EXPRESSION) for entry in os.scandir(annotations))
+
+    def rows_read(self) -> int:
+        """Of the split that is being read."""
+        return self._tally.rows
+
     def _root(self) -> Path:
         return Path(os.path.expanduser(self.folder))
 
@@ -150,9 +166,9 @@ class AffectNet:
             raise DroppedError(row.flaw)
         box = [float(row.fields[name]) for name in BOX]
         most = self.crop_scale * max(box[2:]) / (SPARE * self.size)
-        image, full = read_picture(files.locate(roots, row.path), most)
+        picture = read_picture(files.locate(roots, row.path), most)
         return self._example(
-            crop_box(image, full, box, self.size, self.crop_scale, self.crop_shift),
+            crop_box(picture, box, self.size, self.crop_scale, self.crop_shift),
             parse_expression(row.fields["expression"]),
             *(parse_number(row.fields.get(name, "")) for name in self.extras),
         )
@@ -173,7 +189,7 @@ class AffectNet:
         files.check_inside(Path(row.path), (place / "images").resolve())
         from emotion_jax.images import resize
 
-        image = resize(read_picture(Path(row.path))[0], self.size, self.size)
+        image = resize(read_picture(Path(row.path)).image, self.size, self.size)
         return self._example(image, expression, *extras)
 
     @staticmethod
@@ -182,18 +198,12 @@ class AffectNet:
 
 
 def crop_box(
-    image: np.ndarray,
-    full: tuple[int, int],
-    box: list[float],
-    size: int,
-    scale: float,
-    shift: float,
+    picture: Reduced, box: list[float], size: int, scale: float, shift: float
 ) -> np.ndarray:
     """Cuts the square around a box as the camera's are cut, see `faces.crop`.
 
     Args:
-      image: uint8 `[H, W, 3]`, whole or reduced.
-      full: height and width of the whole.
+      picture: whole or reduced.
       box: x, y, width and height in pixels of the whole; it may leave the picture in part.
       size: side of the result.
       scale: side of the square, in the longer of the box's sides.
@@ -208,14 +218,13 @@ def crop_box(
     from emotion_jax.faces import Face, crop
     from emotion_jax.images import MAX_PIXELS
 
-    (height, width), (x, y, w, h) = full, box
+    (height, width), (x, y, w, h) = picture.size, box
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
         raise DroppedError("box outside the picture")
     side = max(w, h)
     if side > MAX_BOX * max(height, width) or (scale * side) ** 2 > MAX_PIXELS:
         raise DroppedError("box too large")
-    part = round(max(full) / max(image.shape[:2]))
-    left, top, side = (x + (w - side) / 2) / part, (y + (h - side) / 2) / part, side / part
-    face = Face(left, top, side, side, 1.0)
+    left, top, part = x + (w - side) / 2, y + (h - side) / 2, picture.part
+    face = Face(left / part, top / part, side / part, side / part, 1.0)
     spec = ImageSpec(size=size, crop_scale=scale, crop_shift=shift)
-    return crop(image, [face], spec)[0]
+    return crop(picture.image, [face], spec)[0]

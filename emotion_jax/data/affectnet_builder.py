@@ -5,8 +5,8 @@
     import emotion_jax.data.affectnet_builder, tensorflow_datasets as tfds
     faces = tfds.load("affectnet/64", split="train")
 
-TFDS goes by name: build another FOLDER with `--overwrite`, or into another `--data_dir`. Training
-makes a build of its own, named by what it was made from.
+TFDS goes by name: that something was built of another FOLDER is told; build with `--overwrite`, or
+into another `--data_dir`. Training makes a build of its own, named by what it was made from.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import tensorflow_datasets as tfds
 
 from emotion_jax.data.affectnet import AffectNet
 from emotion_jax.data.builds import REPORT
-from emotion_jax.data.records import VERSION, features
+from emotion_jax.data.records import features
 from emotion_jax.data.tally import no_faces, source_report, summary
+from emotion_jax.errors import EmotionError
 
 CITATION = """\
 @article{mollahosseini2019affectnet,
@@ -30,6 +31,8 @@ CITATION = """\
   journal={IEEE Transactions on Affective Computing},
   volume={10}, number={1}, pages={18--31}, year={2019},
 }"""
+# Beside the records: what they were made from.
+OPTIONS = "options.json"
 # Beyond a gigabyte TFDS sorts examples through a thousand files, by their keys' share of 2 ** 128,
 # and loads each file as a whole. Keys 0, 1, 2, ... would all go to the first; these go to the next
 # file after every 4,194 faces (632 MB at 224 pixels), and end at four million.
@@ -50,7 +53,8 @@ class Affectnet(tfds.core.GeneratorBasedBuilder):
         Config(name=str(size), size=size, description=f"Faces of {size} x {size} pixels.")
         for size in (64, 224)
     ]
-    VERSION = tfds.core.Version(VERSION)
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {"1.1.0": "Larger JPEGs are decoded as finely as their faces need."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "AffectNet is licensed: ask its authors for a copy. --manual_dir is the folder with "
         "training.csv, validation.csv and Manually_Annotated_Images, or with train_set and val_set."
@@ -67,6 +71,22 @@ class Affectnet(tfds.core.GeneratorBasedBuilder):
             homepage="http://mohammadmahoor.com/affectnet/",
             citation=CITATION,
         )
+
+    def download_and_prepare(self, *, download_config: Any = None, **words: Any) -> None:
+        """Builds what is not built.
+
+        Raises:
+          EmotionError: it is built, but of another folder, or that folder's lists have changed.
+        """
+        made, folder = self.data_path / OPTIONS, getattr(download_config, "manual_dir", None)
+        if folder and made.exists() and not download_config.download_mode.overwrite_dataset:
+            source = AffectNet(str(folder), self.builder_config.size)
+            if made.read_text() != json.dumps(source.options()):
+                raise EmotionError(
+                    f"'{self.data_path}' was built of another folder, or before the lists of "
+                    f"'{folder}' changed; build with --overwrite, or into another --data_dir"
+                )
+        super().download_and_prepare(download_config=download_config, **words)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         self.source = AffectNet(str(dl_manager.manual_dir), self.builder_config.size)
@@ -86,6 +106,7 @@ class Affectnet(tfds.core.GeneratorBasedBuilder):
     def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
         super()._download_and_prepare(*args, **kwargs)
         # Into the unfinished build, which TFDS moves to its place as a whole.
+        (self.data_path / OPTIONS).write_text(json.dumps(self.source.options()))
         report = source_report(self.source)
         assert report is not None
         (self.data_path / REPORT).write_text(json.dumps(report, indent=1))

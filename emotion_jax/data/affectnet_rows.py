@@ -21,6 +21,7 @@ COLUMNS = (
     "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,"
     "expression,valence,arousal"
 ).split(",")
+EXPRESSION = "_exp.npy"  # ends the name of each annotation of an expression
 BOX = COLUMNS[1:5]
 # The codes after the eight emotions: these faces are dropped.
 NOT_EMOTIONS = ("none", "uncertain", "no face")
@@ -156,13 +157,14 @@ def _csv_row(path: Path, line: int, fields: dict[str, str], seen: set[str]) -> R
 
 def npy_rows(place: Path) -> Iterator[Row]:
     """A row for every picture and every annotated number of a set, by number."""
-    end = "_exp.npy"
     pictures: dict[str, str] = {}
     if (place / "images").is_dir():
         for path in sorted((place / "images").iterdir(), reverse=True):
             if not path.name.startswith("."):
                 pictures[path.stem] = str(path)
-    annotated = {path.name[: -len(end)] for path in (place / "annotations").glob(f"*{end}")}
+    annotated = {
+        path.name[: -len(EXPRESSION)] for path in (place / "annotations").glob(f"*{EXPRESSION}")
+    }
     for number in sorted(annotated | pictures.keys(), key=lambda name: (len(name), name)):
         fields = {"set": place.name, "number": number}
         yield Row(f"{place.name}/{number}", pictures.get(number, ""), fields)

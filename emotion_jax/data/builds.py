@@ -12,15 +12,14 @@ import hashlib
 import json
 import os
 import shutil
-import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from emotion_jax.data.records import RecordPixels, RecordWriter, damaged, picture_shape
 from emotion_jax.data.selection import digests
@@ -139,24 +138,29 @@ def _noted(
     source: Source, split: str, targets: list[Any], marks: list[np.ndarray], progress: Progress
 ) -> Iterator[Example]:
     """Yields a split's examples, and notes their targets and the marks of their pixels."""
-    begun, line = time.monotonic(), progress.add_task(split, total=None, pace=0.0)
+    total = source.rows(split) if hasattr(source, "rows") else None
+    read: Callable[[], int] = getattr(source, "rows_read", lambda: len(targets))
+    line = progress.add_task(split, total=total, of=f" of {total:,}" if total else "")
     for example in source.examples(split):
         targets.append(example[source.targets])
         marks.append(digests(example["image"][None]))
         if len(targets) % _EVERY == 0:
-            pace = len(targets) / (time.monotonic() - begun)
-            progress.update(line, completed=len(targets), pace=pace)
+            progress.update(line, completed=read())
         yield example
     if not targets:
         raise no_faces(source, split)
-    progress.update(line, completed=len(targets))
+    count = read()  # it was about as many as were said
+    progress.update(line, completed=count, total=count, of=f" of {count:,}")
 
 
 def _progress() -> Progress:
-    """A line for each split on a terminal, nothing elsewhere."""
+    """A bar for each split on a terminal, nothing elsewhere."""
     console = Console()
     return Progress(
-        TextColumn("{task.description}  {task.completed:,} faces  {task.fields[pace]:,.0f}/s"),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,}{task.fields[of]} rows"),
+        TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
         transient=True,

@@ -85,6 +85,10 @@ class DrawnFaces:
         first = 2 * (self.seed * _PEOPLE_PER_SEED) + (split == "validation")
         return range(first, first + 2 * (faces // self.faces_per_person), 2)
 
+    def rows(self, split: str) -> int:
+        """How many faces a split has."""
+        return len(self.people(split)) * self.faces_per_person
+
     def examples(self, split: str) -> Iterator[Example]:
         """Draw a split, each time the same: people and emotions in a mixed order.
 

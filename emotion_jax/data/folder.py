@@ -76,6 +76,14 @@ class Folder:
         """What became of the pictures of the splits read so far."""
         return self._tally.report()
 
+    def rows(self, split: str) -> int:
+        """How many files a split has."""
+        return sum(1 for _ in self._pictures(split))
+
+    def rows_read(self) -> int:
+        """Of the split that is being read."""
+        return self._tally.rows
+
     def _root(self) -> Path:
         return Path(os.path.expanduser(self.folder))
 
@@ -132,7 +140,7 @@ class Folder:
 
         if not picture.name.lower().endswith(SUFFIXES):
             raise DroppedError("no picture")
-        image = resize(read_picture(picture.path)[0], self.size, self.size)
+        image = resize(read_picture(picture.path).image, self.size, self.size)
         return {"image": image, "label": picture.label}
 
 

@@ -23,8 +23,10 @@ class Example(TypedDict, total=False):
 class Source(Protocol):
     """Faces in a fixed order, read or drawn one at a time.
 
-    A source may have `extras`, the names of the further numbers in its examples, and `report()`,
-    which says what became of the rows read so far (`tally.Report`).
+    A source may have `extras`, the names of the further numbers in its examples; `report()`, which
+    says what became of the rows read so far (`tally.Report`); and, for a progress bar,
+    `rows(split)`, about how many rows a split has, and, where some are dropped, `rows_read()`, how
+    many of them have been read.
     """
 
     @property

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol, TypedDict, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol, TypedDict, TypeVar
 
 from emotion_jax.data.sources import Example, Source
 from emotion_jax.data.threads import map_ahead
 from emotion_jax.errors import EmotionError
+
+if TYPE_CHECKING:  # OpenCV: only who reads pictures waits for it
+    from emotion_jax.images import Reduced
 
 
 class Report(TypedDict):
@@ -39,6 +40,7 @@ class Tally:
     """Counts rows while they are read; a split that is read again is counted anew."""
 
     def __init__(self) -> None:
+        self.rows = 0  # of the split that was read last, so far
         self._kept: dict[str, int] = {}
         self._dropped: dict[str, list[tuple[str, str]]] = {}
 
@@ -52,7 +54,7 @@ class Tally:
           rows: in the order of the result.
           read: makes a row's face, or raises a `DroppedError`.
         """
-        self._kept[split], self._dropped[split] = 0, []
+        self._kept[split], self._dropped[split], self.rows = 0, [], 0
 
         def attempt(row: RowT) -> tuple[str, Example | DroppedError]:
             try:
@@ -63,6 +65,7 @@ class Tally:
         with contextlib.closing(map_ahead(attempt, rows)) as results:
             for result in results:
                 name, example = result()
+                self.rows += 1
                 if isinstance(example, DroppedError):
                     self._dropped[split].append((str(example), name))
                 else:
@@ -105,8 +108,8 @@ def no_faces(source: Source, split: str) -> EmotionError:
     )
 
 
-def read_picture(path: Path, most: float = 1) -> tuple[np.ndarray, tuple[int, int]]:
-    """Reads a picture, uint8 `[H, W, 3]`, RGB, and its full size; see `images.read_reduced`.
+def read_picture(path: Path, most: float = 1) -> Reduced:
+    """Reads a picture, see `images.read_reduced`.
 
     Raises:
       DroppedError: it is not there, too large to be meant, or no whole picture.
