@@ -5,6 +5,8 @@ python launch.py --config=configs/folder.py --config.data.dir=FOLDER
 FOLDER holds `train/<emotion>/*` and `val/<emotion>/*` (or `valid`, `validation`, `test`), already
 cropped. Emotions in any common spelling (happy, Happiness), or as AffectNet's numbers, 0 to 7; 7
 of the 8 do. Without a folder to validate on, hold out a part: `--config.data.holdout=0.1`.
+`data.crop_scale` and `data.crop_shift` say how `predict.py` is to cut faces for this network: 1.12
+widths of the detector's box, unless yours show more or less around the face.
 """
 
 from emotion_jax.config import default_config

@@ -6,6 +6,9 @@ FOLDER holds AffectNet in either layout: `training.csv`, `validation.csv` and
 `Manually_Annotated_Images`, or `train_set` and `val_set`. Selects on a part of training and
 reports on AffectNet's own validation set, as "test", once at the end. Not yet trained on the real
 data: no score to name.
+
+The first layout's faces are cut by their boxes with the margin `data.crop_scale`; the second's are
+cut already, and for them it only says how much of a face `predict.py` is to show this network.
 """
 
 from emotion_jax.config import affectnet_config

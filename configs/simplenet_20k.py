@@ -3,9 +3,10 @@
 python launch.py --config=configs/simplenet_20k.py --config.data.dir=FOLDER
 
 The original, in Keras on a GTX 1070 Ti, reached 83.3 % on its training and 54 % on its 5,000
-validation faces. Its second row, 85.1 and 59.7 %, had 46,000 faces to train on:
-`--config.data.train_images=46000`. FOLDER as in `configs/simplenet.py`. Here the 5,000 faces come
-from a held-out part of training; AffectNet's own validation set is the "test" at the end.
+validation faces. Its second row, 85.1 and 59.7 %, had 46,000 faces to train on: add
+`--config.data.train_images=46000 --workdir=runs/simplenet_46k`. FOLDER as in
+`configs/simplenet.py`. Here the 5,000 faces come from a held-out part of training; AffectNet's own
+validation set is the "test" at the end.
 """
 
 from emotion_jax.config import default_config

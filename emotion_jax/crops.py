@@ -14,17 +14,19 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from emotion_jax import images
-from emotion_jax.analysis import WORKERS, Predictor
+from emotion_jax.analysis import Predictor
 from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face
 from emotion_jax.paths import all_failed, find_all
 from emotion_jax.pictures import Summary
 from emotion_jax.rows import Row, RowWriter, make_row
-from emotion_jax.threads import map_ahead
+from emotion_jax.threads import CORES, map_ahead
 
 # Faces in a call of the network and in a write: enough to fill a GPU, and on two cores of a CPU a
 # second of a narrow network.
 BATCH = 256
+# Pictures that are read at a time.
+WORKERS = min(CORES, 16)
 
 
 @dataclasses.dataclass(frozen=True)

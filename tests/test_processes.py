@@ -17,7 +17,7 @@ from emotion_jax.errors import EmotionError
 
 HERE = Path(__file__).parent
 PROGRAM = """
-import os, sys
+import json, os, sys
 index, count, port, faces, workdir, feed = sys.argv[1:]
 import jax
 if count == "2":
@@ -34,6 +34,15 @@ if faces == "drawn":
     cache = workdir + "-cache"
     config.data.update(source="drawn_faces", train_faces=96, val_faces=40, cache_dir=cache)
     config.image_size = 16
+    from emotion_jax.data.records import RecordPixels
+    stream = RecordPixels.stream
+
+    def noted(self, rows):
+        with open(f"{workdir}-read-{index}", "a") as file:
+            print(json.dumps([len(self), rows.tolist()]), file=file)
+        return stream(self, rows)
+
+    RecordPixels.stream = noted
 train.train_and_evaluate(config, workdir)
 """
 # One that is sent a signal, or none (0), after its fourth step. Then steps take as long as those of
@@ -148,6 +157,10 @@ def test_two_processes_train_as_one(faces, tmp_path, source, feed):
     faces = "drawn" if source == "drawn" else faces
     one, _ = run(faces, tmp_path / "one", count=1, feed=feed)
     assert_same_run(one, *run(faces, tmp_path / "two", count=2, feed=feed))
+    if source == "drawn":
+        files = [tmp_path / f"two-read-{index}" for index in range(2)]
+        read = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+        assert_own_shares(*read)
 
 
 def test_launch_joins_the_processes_that_the_environment_names(faces, tmp_path):
@@ -188,6 +201,19 @@ def test_whichever_process_is_told_to_stop_all_save_the_same_step(
     rows, said = stop(faces, workdir)
     assert f"resumed from step {step}" in said[0]
     assert list(map(lasting, rows)) == list(map(lasting, undisturbed))
+
+
+def assert_own_shares(first, second):
+    """Each of two processes read faces of its own, both together every one once an epoch."""
+    for count, steps in ((96, 6), (40, 2)):  # to train and to evaluate on
+        epochs = [
+            [sum(rows, []) for size, rows in read if (size, len(rows)) == (count, steps)]
+            for read in (first, second)
+        ]
+        assert len(epochs[0]) == len(epochs[1]) >= 2
+        for mine, others in zip(*epochs, strict=True):
+            # The first face also stands for what is missing in the last batch.
+            assert sorted(filter(None, mine + others)) == list(range(1, count))
 
 
 def assert_same_run(one, two, said, steps=(6, 12)):

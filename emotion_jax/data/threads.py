@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 from emotion_jax import threads
+from emotion_jax.threads import CORES
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-# The cores that this process may use (a job of SLURM, a container); macOS does not tell.
-CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 THREADS = min(CORES, 16)  # disks have ends
 
 # Items under way, a thread: enough that one large picture does not hold up the others.
