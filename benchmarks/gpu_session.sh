@@ -1,20 +1,28 @@
 #!/usr/bin/env bash
 # Everything that waits for a GPU: one of the H100's class, with JAX for CUDA and PyTorch.
 #
-#     bash benchmarks/gpu_session.sh step    the step beside PyTorch, and each lever alone
-#     bash benchmarks/gpu_session.sh peers   more batches, float32, VGG16, PyTorch autotuned
+#     bash benchmarks/gpu_session.sh step    both networks beside PyTorch, then each lever alone
+#     bash benchmarks/gpu_session.sh peers   more batches, no command buffers, PyTorch autotuned
 #     bash benchmarks/gpu_session.sh run     whole runs, inference in bulk
 #     bash benchmarks/gpu_session.sh recipe     docs/ferplus.md: full networks, a narrow student
 #     bash benchmarks/gpu_session.sh ablations  docs/ferplus.md: what each choice is worth
+#     bash benchmarks/gpu_session.sh precision  docs/ferplus.md: float32 and bfloat16, curves
 #
-# Each part ends within nine minutes (LIMIT, in seconds, says otherwise), and goes on where it was
-# stopped: what was measured lies in benchmarks/results, and a copy in $OUT if that is set. A lever
-# that pays is tried with others by LEVERS="pad8+still pad8+still+bits8" in front of "step".
+# Each part ends within nine minutes (LIMIT, in seconds, says otherwise). What was measured lies in
+# benchmarks/results (RESULTS), and a copy in $OUT if that is set; "step" and "peers" go on where
+# they were stopped, if those files are back in benchmarks/results by then. A row that takes over
+# 150 seconds (ROW_LIMIT) counts as failed; MORE_ROWS=--again tries what failed anew. Levers that
+# pay are tried together by LEVERS="pad8+still pad8+bits8" in front of "step". Where there is no
+# git, COMMIT=abc1234 in front names the code.
+#
+# On a CPU everything can be rehearsed with narrow networks; the files lie in runs/rehearsal then:
+#     WIDTH=0.1 BATCH=2 BATCHES=4 ROW_SECONDS=0.1 bash benchmarks/gpu_session.sh step
 set -u
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 end=$((SECONDS + ${LIMIT:-510}))
-results=benchmarks/results
+results=${RESULTS:-${WIDTH:+runs/rehearsal}}
+results=${results:-benchmarks/results}
 mkdir -p "$results"
 
 keep() {
@@ -23,19 +31,23 @@ keep() {
     for folder in runs/recipe/weights/*/; do
         if [ -d "$folder" ]; then tar -C runs/recipe/weights -cf "$OUT/$(basename "$folder").tar" "$(basename "$folder")"; fi
     done
-    for job in recipe ablations; do
+    for job in recipe ablations precision; do
         if [ -d "runs/$job" ]; then
-            find "runs/$job" -name '*.log' -o -name '*.jsonl' -o -name scores.json |
+            find "runs/$job" -name '*.log' -o -name '*.jsonl' -o -name scores.json \
+                -o -name precision.json -o -name precision.png |
                 tar -czf "$OUT/$job.tar.gz" -T -
         fi
     done
 }
 trap keep EXIT
 
+# Rows in order of importance: what comes after a "then" is measured after what stands before it.
 rows() {
     local left=$((end - SECONDS))
     if [ "$left" -gt 20 ]; then
-        python3 benchmarks/train_step.py --seconds=3 --limit="$left" "$@"
+        python3 benchmarks/train_step.py --seconds="${ROW_SECONDS:-3}" --limit="$left" \
+            --row_limit="${ROW_LIMIT:-150}" --width="${WIDTH:-1}" --output="$results" \
+            ${MORE_ROWS:-} "$@"
     fi
 }
 
@@ -54,29 +66,38 @@ train() {
 if command -v nvidia-smi >/dev/null; then
     nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 fi
+# The sizes of an H200; BATCH alone is for all.
+simplenet=(--network=simplenet --precision=bfloat16 --batch="${BATCH:-1024}")
+vgg16=(--network=vgg16 --precision=bfloat16 --batch="${BATCH:-256}")
+levers="pad8 bits8 pad8+still+bits8 still bf16norm in4+pad8 scatterpool rbg remat scan8 nodonate"
 case "${1:-}" in
 step)
     python3 benchmarks/flops.py | grep training
-    simplenet=(--network=simplenet --precision=bfloat16)
-    rows "${simplenet[@]}" --batch=1024 --implementation=ours,torch
-    for levers in pad8 still bits8 bf16norm remat rbg scan8 trusting pad8+still+bits8 ${LEVERS:-}; do
-        rows "${simplenet[@]}" --batch=1024 --implementation="ours:$levers"
-    done
-    rows "${simplenet[@]}" --batch=512,2048 --implementation=ours,torch
+    within python3 benchmarks/bandwidth.py --gigabytes="${GIGABYTES:-4}" | tee "$results/bandwidth.txt"
+    listed=$(printf ',ours:%s' ${LEVERS:-} $levers trusting)
+    rows "${simplenet[@]}" --implementation=ours,torch then "${vgg16[@]}" \
+        then --network=simplenet --precision=float32 --batch="${BATCH:-512}" \
+        then --network=vgg16 --batch="${BATCH:-128}" \
+        then "${simplenet[@]}" --implementation="${listed#,}"
     ;;
 peers)
-    rows --network=vgg16 --precision=bfloat16 --batch=256 --implementation=ours,ours:pad8,torch
-    rows --network=simplenet --precision=bfloat16 --batch=1024 --implementation=torch:max-autotune
-    rows --network=simplenet --precision=float32 --batch=512 --implementation=ours,torch
-    rows --network=vgg16 --precision=float32 --batch=128 --implementation=ours,torch
-    rows --network=vgg16 --precision=bfloat16 --batch=128,512 --implementation=ours,torch
-    rows --network=simplenet --precision=bfloat16 --batch=256,4096 --implementation=ours,torch
+    rows "${simplenet[@]}" --batch="${BATCHES:-2048,512}" --implementation=ours,torch \
+        then "${vgg16[@]}" --batch="${BATCHES:-512,128}" \
+        then "${vgg16[@]}" --implementation=ours:pad8 \
+        then "${simplenet[@]}" --batch="${BATCHES:-4096,256}" --implementation=ours,torch
+    # The caller's flag, not the project's: no list of what becomes a command buffer.
+    XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_enable_command_buffer=" \
+        rows "${simplenet[@]}" --implementation=ours then "${vgg16[@]}"
+    # Autotuning takes minutes.
+    ROW_LIMIT=${ROW_LIMIT:-300} rows "${simplenet[@]}" --implementation=torch:max-autotune
     ;;
 run)
-    within python3 benchmarks/train_run.py --config=configs/simplenet.py --faces=100000 \
-        --set batch_size=1024 --set data.holdout=0 --output="$results/train_run.json"
-    within python3 benchmarks/bulk_inference.py --faces=65536 --pictures=20000 --batch 256 4096 |
-        tee "$results/bulk_inference.txt"
+    within python3 benchmarks/train_run.py --config="${CONFIG:-configs/simplenet.py}" \
+        --faces="${COUNT:-100000}" --set batch_size="${BATCH:-1024}" --set data.holdout=0 \
+        --output="$results"
+    within python3 benchmarks/bulk_inference.py --faces="${BULK:-65536}" \
+        --pictures="${PICTURES:-20000}" --batch ${BULK_BATCHES:-256 4096} \
+        --output="$results/bulk_inference.json"
     ;;
 recipe)
     train benchmarks/recipe.py --seeds="${SEEDS:-0,1,2}"
@@ -84,8 +105,11 @@ recipe)
 ablations)
     train benchmarks/ablations.py --seeds="${SEEDS:-0,1,2}" ${ONLY:+--only="$ONLY"}
     ;;
+precision)
+    train benchmarks/precision.py --seeds="${SEEDS:-0,1,2}"
+    ;;
 *)
-    sed -n '2,13s/^# \{0,1\}//p' "$0"
+    sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p;}' "$0"
     exit 2
     ;;
 esac

@@ -4,6 +4,7 @@ A lever is a word:
 
 - padN: channels padded to multiples of N inside the step, the input's too. XLA pads for tensor
   cores in float16, never in bfloat16. Gradients flow through the padding and come back cropped.
+- inN: the input's channels alone, or to another multiple than padN says.
 - scanN: N steps in one call.
 - direct: XLA's own convolutions on a CPU, too, where training uses Winograd's.
 - rbg: dropout's keys from the device's own generator.
@@ -13,12 +14,15 @@ A lever is a word:
 - remat: only the convolutions' outputs are kept for the backward pass; what lies between them is
   computed again.
 - trusting: every step is taken, without a look at whether its loss and gradients are finite.
+- scatterpool: Flax's own pool, whose gradient is a scatter.
+- nodonate: the state's buffers are not given away, so that the next state needs new ones.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import re
 from typing import Any
 from unittest import mock
 
@@ -30,36 +34,82 @@ from emotion_jax import steps
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.models import simplenet, vgg
 
-WORDS = ("pad", "scan", "rbg", "bits8", "still", "bf16norm", "remat", "direct", "trusting")
+NUMBERED = ("pad", "in", "scan")
+WORDS = tuple("direct rbg bits8 still bf16norm remat trusting scatterpool nodonate".split())
+# Of `torch.compile`, but for the first.
+TORCH_MODES = ("eager", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
+
+def complaint(implementation: str) -> str:
+    """What is wrong with a name such as "ours:pad8+bits8" or "torch:eager", or nothing."""
+    name, colon, rest = implementation.partition(":")
+    if name not in ("ours", "torch", "keras"):
+        return f"'{implementation}': use ours, torch or keras"
+    if not colon:
+        return ""
+    if name == "keras":
+        return f"'{implementation}': keras takes no levers"
+    if name == "torch":
+        modes = ", ".join(TORCH_MODES)
+        return "" if rest in TORCH_MODES else f"'{implementation}': torch takes one of {modes}"
+    pulled = rest.split("+")
+    kinds = [_kind(lever) for lever in pulled]
+    for lever, kind in zip(pulled, kinds, strict=True):
+        if not kind:
+            words = ", ".join([*(f"{word}N" for word in NUMBERED), *WORDS])
+            return f"'{implementation}': no lever '{lever}'; use some of {words}, joined by +"
+        if kinds.count(kind) > 1:
+            return f"'{implementation}': '{kind}' is pulled twice"
+    return ""
+
+
+def _kind(lever: str) -> str:
+    """The word of a lever, without its number; nothing where it is unknown."""
+    found = re.fullmatch(f"({'|'.join(NUMBERED)})[1-9][0-9]*", lever)
+    return found[1] if found else lever if lever in WORDS else ""
 
 
 def number(levers: list[str], word: str, otherwise: int) -> int:
     """The number of a lever such as "pad8", if it is pulled."""
-    found = [int(lever.removeprefix(word)) for lever in levers if lever.startswith(word)]
+    found = [int(lever.removeprefix(word)) for lever in levers if _kind(lever) == word]
     return found[0] if found else otherwise
+
+
+def donated(levers: list[str]) -> tuple[int, ...]:
+    """Which arguments of a step, the state first, give their buffers away."""
+    return () if "nodonate" in levers else (0,)
 
 
 def wrap_model(model: nn.Module, spec: ImageSpec, levers: list[str]) -> Any:
     """The network as `train_step` calls it, with what the levers put around it."""
     wrapped: Any = model
-    if multiple := number(levers, "pad", 0):
-        wrapped = Padded(model, spec, multiple)
+    multiple = number(levers, "pad", 1)
+    if (inputs := number(levers, "in", multiple)) > 1 or multiple > 1:
+        wrapped = Padded(model, spec, multiple, inputs)
     return Rematerialized(wrapped) if "remat" in levers else wrapped
 
 
 class Padded:
-    """A network whose channels are multiples of a number, run with another's variables."""
+    """A network whose channels are multiples of a number, run with another's variables.
 
-    def __init__(self, model: nn.Module, spec: ImageSpec, multiple: int):
-        def up(count: int) -> int:
+    Args:
+      model: the other.
+      spec: of its pixels.
+      multiple: of the layers' channels.
+      inputs: of the pixels' channels.
+    """
+
+    def __init__(self, model: nn.Module, spec: ImageSpec, multiple: int, inputs: int):
+        def up(count: int, multiple: int = multiple) -> int:
             return math.ceil(count / multiple) * multiple
 
         # The tables are read at each call: from now on this process runs the wide network.
         blocks = simplenet.BLOCKS
         simplenet.BLOCKS = tuple(block._replace(features=up(block.features)) for block in blocks)
         vgg.STAGES = tuple((count, up(features)) for count, features in vgg.STAGES)
-        self.model, self.more = model, up(spec.channels) - spec.channels
-        image = jax.ShapeDtypeStruct((1, spec.size, spec.size, up(spec.channels)), jnp.float32)
+        channels = up(spec.channels, inputs)
+        self.model, self.more = model, channels - spec.channels
+        image = jax.ShapeDtypeStruct((1, spec.size, spec.size, channels), jnp.float32)
         self.wide = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
 
     def apply(self, variables: Any, x: jax.Array, **words: Any) -> Any:
@@ -103,9 +153,16 @@ def intercept(stack: contextlib.ExitStack, levers: list[str]) -> None:
     for lever, replace in (("bits8", _dropout), ("still", _conv), ("bf16norm", _norm)):
         if lever in levers:
             stack.enter_context(nn.intercept_methods(replace))
+    if "scatterpool" in levers:
+        for network in (simplenet, vgg):
+            stack.enter_context(mock.patch.object(network, "max_pool_2x2", _scatter_pool))
     if "trusting" in levers:
         take = mock.patch.object(steps, "_select", lambda condition, after, before: after)
         stack.enter_context(take)
+
+
+def _scatter_pool(x: jax.Array) -> jax.Array:
+    return nn.max_pool(x, (2, 2), (2, 2))
 
 
 def _dropout(call: Any, args: Any, words: Any, context: Any) -> Any:

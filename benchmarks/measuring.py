@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import platform
+import re
 import resource
+import signal
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -69,3 +74,48 @@ def processor() -> str:
 def serve(work: Callable[..., dict[str, Any]]) -> None:
     """Answers the one request of a worker: JSON keywords in, a last line of JSON out."""
     print("\n" + json.dumps(work(**json.loads(sys.argv[1]))))
+
+
+class Failed(Exception):
+    """A worker that measured nothing; says why."""
+
+
+class Late(Failed):
+    """A worker that was stopped, because it had taken all the time it was given."""
+
+
+def ask(name: str, *, limit: float, **words: Any) -> dict[str, Any]:
+    """What the worker `step_NAME.py` answers to a request, in a process of its own.
+
+    Raises:
+      Late: it took more than `limit` seconds.
+      Failed: it ended without an answer.
+    """
+    here = Path(__file__).parent
+    command = [sys.executable, str(here / f"step_{name}.py"), json.dumps(words)]
+    # A group of its own, because compilers start helpers, which hold the pipes open after it.
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=here.parent, start_new_session=True, **pipes) as process:
+        try:
+            out, err = process.communicate(timeout=max(limit, 0.0))
+        except subprocess.TimeoutExpired:
+            raise Late(f"stopped after {limit:.0f} s") from None
+        finally:
+            # Itself, if it still runs, and what it left running.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        raise Failed(f"status {process.returncode}: {last_words(err)}")
+    try:
+        return json.loads(out.splitlines()[-1])
+    except (IndexError, ValueError):
+        raise Failed(f"no answer: {last_words(out)}") from None
+
+
+def last_words(said: str) -> str:
+    """The line of a failed process's standard error that says what was wrong, shortened."""
+    lines = [line.strip() for line in said.splitlines() if line.strip(" -")]
+    # Not the last line: after the error itself JAX says something about tracebacks, and a process
+    # that aborts where it was.
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b|F\d{4} ", line)]
+    return (errors or lines or ["nothing said"])[-1][:300]

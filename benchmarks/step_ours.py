@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,8 +24,8 @@ from emotion_jax.winograd import accelerate
 
 
 def work(task: str, **words: Any) -> dict[str, Any]:
-    """Measures a step, or the matrix product that it is compared with."""
-    tasks = {"device": dict, "matmul": measure_matmul, "step": measure_step}
+    """Measures a step, or the matrix products that steps are compared with."""
+    tasks = {"matmul": measure_matmul, "step": measure_step}
     found = tasks[task](**words)
     device = jax.devices()[0]
     name = processor() if device.platform == "cpu" else device.device_kind
@@ -32,28 +33,55 @@ def work(task: str, **words: Any) -> dict[str, Any]:
     return {**found, "device": name, "platform": device.platform, "versions": versions}
 
 
-def measure_matmul(precision: str, seconds: float) -> dict[str, Any]:
+def measure_matmul(precisions: list[str], seconds: float) -> dict[str, Any]:
     """TFLOP/s of a square product of random numbers, as large as the device deserves."""
     size = 1024 if jax.default_backend() == "cpu" else 8192
-    keys = jax.random.split(jax.random.key(0))
-    a, b = (jax.random.normal(key, (size, size), jnp.dtype(precision)) for key in keys)
-    product = jax.jit(jnp.matmul)
-    found = time_steps(lambda: product(a, b), jax.block_until_ready, seconds=seconds)
-    return {**found, "tflops": 2 * size**3 / found["step_s"] / 1e12}
+    product, rates = jax.jit(jnp.matmul), {}
+    for precision in precisions:
+        keys = jax.random.split(jax.random.key(0))
+        a, b = (jax.random.normal(key, (size, size), jnp.dtype(precision)) for key in keys)
+        start = partial(product, a, b)
+        found = time_steps(start, jax.block_until_ready, seconds=seconds)
+        rates[precision] = 2 * size**3 / found["step_s"] / 1e12
+    return {"tflops": rates}
 
 
 def measure_step(
-    network: str, precision: str, batch: int, levers: list[str], seconds: float
+    network: str, precision: str, batch: int, levers: list[str], seconds: float, width: float
 ) -> dict[str, Any]:
     """Trains on one batch of noise; `levers` are words that `levers.py` explains."""
     size, tx = SIZES[network], optax.adamw(1e-4)
-    spec, model = ImageSpec(size=size), make_model(network, dtype=precision)
+    spec, model = ImageSpec(size=size), make_model(network, dtype=precision, width=width)
     state = jax.jit(partial(init_state, model=model, tx=tx, spec=spec))(jax.random.key(0))
     model = pull.wrap_model(model, spec, levers)
     key = jax.random.key(1, impl="rbg" if "rbg" in levers else None)
     data = jax.device_put(make_batch(batch, size))
-    repeats = pull.number(levers, "scan", 1)
     whole = partial(train_step, model=model, tx=tx, spec=spec, loss_fn=cross_entropy)
+    compiled = jit_steps(whole, levers)
+
+    def step() -> Any:
+        nonlocal state
+        state, measured = compiled(state, data, key)
+        return measured
+
+    found = time_steps(step, jax.block_until_ready, seconds=seconds)
+    repeats = pull.number(levers, "scan", 1)
+    loss = jax.tree.map(lambda x: np.asarray(x).reshape(repeats, -1)[-1, 0], step())
+    memory = jax.local_devices()[0].memory_stats() or {}
+    # Last, so that the time to compile has all that the first call needs, tracing included.
+    lowered = compiled.lower(state, data, key).cost_analysis() or {}
+    return {
+        **found,
+        "step_s": found["step_s"] / repeats,
+        "loss": float(loss.loss / loss.weight),
+        "peak_memory": memory.get("peak_bytes_in_use", peak_resident()),
+        "xla_flops": float(lowered.get("flops", 0.0)),
+    }
+
+
+def jit_steps(whole: Callable[..., Any], levers: list[str]) -> Any:
+    """Compiles (state, data, key) -> (state, metrics), with levers pulled, one step or several."""
+    repeats = pull.number(levers, "scan", 1)
 
     def steps(state: Any, data: Any, key: jax.Array) -> Any:
         with contextlib.ExitStack() as stack:
@@ -64,24 +92,7 @@ def measure_step(
                 return whole(state, data, key)
             return jax.lax.scan(lambda s, _: whole(s, data, key), state, length=repeats)
 
-    compiled = jax.jit(steps, donate_argnums=0)
-    lowered = compiled.lower(state, data, key).cost_analysis() or {}
-
-    def step() -> Any:
-        nonlocal state
-        state, measured = compiled(state, data, key)
-        return measured
-
-    found = time_steps(step, jax.block_until_ready, seconds=seconds)
-    loss = jax.tree.map(lambda x: np.asarray(x).reshape(repeats, -1)[-1, 0], step())
-    memory = jax.local_devices()[0].memory_stats() or {}
-    return {
-        **found,
-        "step_s": found["step_s"] / repeats,
-        "loss": float(loss.loss / loss.weight),
-        "peak_memory": memory.get("peak_bytes_in_use", peak_resident()),
-        "xla_flops": float(lowered.get("flops", 0.0)),
-    }
+    return jax.jit(steps, donate_argnums=pull.donated(levers))
 
 
 def make_batch(count: int, size: int) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from measuring import peak_resident, processor, serve, time_steps
 from torch import nn
 from torch.nn import functional as F
 
+from emotion_jax.models.layers import scale_features
 from emotion_jax.models.simplenet import BLOCKS
 from emotion_jax.models.vgg import HIDDEN, STAGES
 
@@ -22,14 +23,15 @@ from emotion_jax.models.vgg import HIDDEN, STAGES
 class SimpleNetV2(nn.Module):
     """Layer by layer as `emotion_jax.SimpleNetV2`."""
 
-    def __init__(self, dropout: tuple[float, float] = (0.2, 0.3)):
+    def __init__(self, dropout: tuple[float, float] = (0.2, 0.3), width: float = 1.0):
         super().__init__()
         self.convs, self.norms, channels = nn.ModuleList(), nn.ModuleList(), 3
         for block in BLOCKS:
             padding = 1 if block.padding == "SAME" else 0
-            self.convs.append(nn.Conv2d(channels, block.features, 3, padding=padding))
-            self.norms.append(nn.BatchNorm2d(block.features, eps=1e-3, momentum=0.05))
-            channels = block.features
+            features = scale_features(block.features, width)
+            self.convs.append(nn.Conv2d(channels, features, 3, padding=padding))
+            self.norms.append(nn.BatchNorm2d(features, eps=1e-3, momentum=0.05))
+            channels = features
         self.head, self.dropout = nn.Linear(channels, 8), dropout
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -49,17 +51,24 @@ class SimpleNetV2(nn.Module):
 class VGG16(nn.Module):
     """Layer by layer as `emotion_jax.VGG16`."""
 
-    def __init__(self, size: int = 224, dropout: tuple[float, float] = (0.5, 0.5)):
+    def __init__(
+        self,
+        size: int = 224,
+        dropout: tuple[float, float] = (0.5, 0.5),
+        width: float = 1.0,
+    ):
         super().__init__()
         self.convs, channels = nn.ModuleList(), 3
         for count, features in STAGES:
             for _ in range(count):
-                self.convs.append(nn.Conv2d(channels, features, 3, padding=1))
-                channels = features
-        pixels = (size // 2 ** len(STAGES)) ** 2
-        sizes = zip((pixels * channels, HIDDEN), (HIDDEN, HIDDEN), strict=True)
+                self.convs.append(
+                    nn.Conv2d(channels, scale_features(features, width), 3, padding=1)
+                )
+                channels = scale_features(features, width)
+        pixels, hidden = (size // 2 ** len(STAGES)) ** 2, scale_features(HIDDEN, width)
+        sizes = zip((pixels * channels, hidden), (hidden, hidden), strict=True)
         self.hidden = nn.ModuleList(nn.Linear(*pair) for pair in sizes)
-        self.head, self.dropout = nn.Linear(HIDDEN, 8), dropout
+        self.head, self.dropout = nn.Linear(hidden, 8), dropout
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits `[B, 8]` of normalized images `[B, 3, H, W]`."""
@@ -104,7 +113,13 @@ def carry_weights(network: nn.Module, params: Any, batch_stats: Any) -> None:
 
 
 def work(
-    network: str, precision: str, batch: int, levers: list[str], seconds: float, **_: Any
+    network: str,
+    precision: str,
+    batch: int,
+    levers: list[str],
+    seconds: float,
+    width: float,
+    **_: Any,
 ) -> dict[str, Any]:
     """Trains on one batch of noise; at most one lever."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -113,7 +128,9 @@ def work(
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
     size = SIZES[network]
-    model: nn.Module = SimpleNetV2() if network == "simplenet" else VGG16(size)
+    model: nn.Module = (
+        SimpleNetV2(width=width) if network == "simplenet" else VGG16(size, width=width)
+    )
     model = model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, weight_decay=1e-4, fused=True)
     rng = np.random.default_rng(0)

@@ -1,7 +1,7 @@
 """How much of the bare step's speed a whole run keeps, streamed and resident.
 
     python benchmarks/train_run.py [--config=configs/quickstart.py] [--faces=20000]
-        [--set KEY=VALUE ...]
+        [--set KEY=VALUE ...] [--output=FILE_OR_FOLDER]
 
 Trains through the same function as `launch.py`, augmentation, evaluation and checkpoints included,
 a process for each feed. Beside it, the bare step: the same compiled function on one batch that
@@ -11,6 +11,10 @@ out.
 
 With TensorFlow the faces are drawn people in a build, read from its records as they stream. Without
 it they are noise in an array file, and streaming only carries them to the device.
+
+The rows are written to `--output` as they come, by default
+`benchmarks/results/train_run-<device>.json`, with the versions and the commit; outside a checkout
+the environment's COMMIT names the code.
 """
 
 from __future__ import annotations
@@ -18,16 +22,19 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import re
 import runpy
 import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from measuring import processor, serve, time_steps
+from train_step import commit
 
 HERE = Path(__file__).parent
 
@@ -41,11 +48,15 @@ def main() -> int:
     parser.add_argument("--faces", type=int, default=20_000, help="to train on; an eighth more")
     parser.add_argument("--epochs", type=int, default=3, help="the first is not counted")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes")
-    parser.add_argument("--output", type=Path, help="a JSON file for the rows")
+    default = HERE / "results"
+    parser.add_argument(
+        "--output", type=Path, default=default, help="a .json file, or a folder for it"
+    )
     flags = parser.parse_args()
     if flags.epochs < 2:
         parser.error("--epochs: the first is not counted; give 2 or more")
-    rows = []
+    rows: list[dict[str, Any]] = []
+    status = 0
     with tempfile.TemporaryDirectory() as folder:
         words = {"config": flags.config, "faces": flags.faces, "epochs": flags.epochs}
         for feed in ("resident", "stream"):
@@ -53,18 +64,42 @@ def main() -> int:
             command = [sys.executable, __file__, request]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
             if done.returncode:
-                return done.returncode
+                status = done.returncode
+                break
             rows.append({"feed": feed, **json.loads(done.stdout.splitlines()[-1])})
-    print(f"{rows[0]['device']}; {rows[0]['faces']}, batches of {rows[0]['batch']}; faces/s")
-    print(f"{'feed':<10}{'bare step':>11}{'training':>11}{'kept':>7}{'epochs':>11}{'kept':>7}")
-    for row in rows:
-        step, kept = row["step"], (f"{row[k] / row['step']:.2f}" for k in ("training", "epochs"))
-        cells = f"{row['training']:>11.0f}{next(kept):>7}{row['epochs']:>11.0f}{next(kept):>7}"
-        print(f"{row['feed']:<10}{step:>11.0f}{cells}")
-    if flags.output:
-        flags.output.parent.mkdir(parents=True, exist_ok=True)
-        flags.output.write_text(json.dumps(rows, indent=1) + "\n")
-    return 0
+            # At once: what comes next may fail, or be stopped.
+            save(rows, flags)
+            show(rows[-1], head=len(rows) == 1)
+    return status
+
+
+def save(rows: list[dict[str, Any]], flags: argparse.Namespace) -> None:
+    """Writes the rows so far, and what they are of."""
+    path = flags.output
+    if path.suffix != ".json":
+        name = re.sub("[^a-z0-9]+", "-", rows[0]["device"].lower()).strip("-")
+        path = path / f"train_run-{name}.json"
+    table = {
+        "device": rows[0]["device"],
+        "config": Path(flags.config).name,
+        "changes": flags.changes,
+        "commit": commit(),
+        "versions": {name: version(name) for name in ("jax", "flax", "optax")},
+        "rows": rows,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(table, indent=1) + "\n")
+
+
+def show(row: dict[str, Any], *, head: bool) -> None:
+    """Prints a line of the table, after its head if that is wanted."""
+    if head:
+        print(f"{row['device']}; {row['faces']}, batches of {row['batch']}; faces/s")
+        print(f"{'feed':<10}{'bare step':>11}{'training':>11}{'kept':>7}{'epochs':>11}{'kept':>7}")
+    line = f"{row['feed']:<10}{row['step']:>11.0f}"
+    for key in ("training", "epochs"):
+        line += f"{row[key]:>11.0f}{row[key] / row['step']:>7.2f}"
+    print(line, flush=True)
 
 
 def work(
@@ -96,7 +131,7 @@ def work(
             super().write(row)
             ends.append(time.perf_counter())
 
-    train.MetricsLog = Log
+    train.MetricsLog = Log  # type: ignore[misc]
     workdir = Path(at, feed)
     train.train_and_evaluate(settings, workdir)
     lines = (workdir / "metrics.jsonl").read_text().splitlines()

@@ -2,177 +2,298 @@
 
     python benchmarks/train_step.py
     python benchmarks/train_step.py --network=simplenet --precision=bfloat16 --batch=512,1024 \\
-        --implementation=ours,ours:pad8,ours:pad8+bits8,torch,torch:max-autotune
+        --implementation=ours,ours:pad8,ours:pad8+bits8,torch,torch:max-autotune \\
+        then --network=vgg16 --batch=256 --implementation=ours,torch
 
 Each row is a process of its own, one after the other: the same network, noise, loss and AdamW,
 warmed up, the device waited for, medians. Float32 is TF32 where the device has it. `mfu` is the
 step's FLOPs, counted by `flops.py`, by the time they would take at the rate of the matrix product
-measured here in the same precision; `ratio_to_torch` is by PyTorch's best row of that network and
-precision. Peak memory is the device's, on a CPU the process's. `ours:` takes the levers that
-`levers.py` explains; `torch:` a mode of `torch.compile`, or eager. What is not installed is
-left out.
+measured in the same call and precision; `ratio_to_torch` and `ratio_to_keras` are by that one's
+best row of the network and precision. Peak memory is the device's, on a CPU the process's. `ours:`
+takes the levers that `levers.py` explains; `torch:` a mode of `torch.compile`, or eager. What is
+not installed is left out. After `then` come more rows; what is not said again stays.
 
 The rows are kept in `--output`, by default `benchmarks/results/train_step-<device>.json`, as they
-come; the same command again measures only those that miss.
+come, each with its commit, versions, matrix product and XLA_FLAGS; the same command again measures
+only those that miss. What failed is kept under `failed`, with the reason; `--again` tries it anew.
+Outside a checkout the environment's COMMIT names the code.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flops import SIZES, training_flops
+from levers import complaint
+from measuring import Failed, Late, ask
 
 HERE = Path(__file__).parent
-COLUMNS = "network precision batch implementation faces_per_s mfu ratio_to_torch".split()
-KEY = COLUMNS[:4]
+# What tells a row from another, and what rows have that do not say it.
+KEY = ("network", "precision", "batch", "implementation", "width", "xla_flags")
+PLAIN = {"width": 1.0, "xla_flags": ""}
+PEERS = ("torch", "keras")
+
+Row = dict[str, Any]
+# What is wanted, in order: rows by their values of KEY, and the group that asked for them.
+Asked = dict[tuple[Any, ...], argparse.Namespace]
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Measure what is asked for, and print the table."""
-    flags = parse()
-    device = ask("ours", task="device")
-    if device is None:
+    groups = parse(sys.argv[1:] if arguments is None else arguments)
+    flags = groups[-1]
+    asked: Asked = {}
+    for group in groups:
+        for key in list_keys(group):
+            asked.setdefault(key, group)
+    path: Path = flags.output
+    if path.suffix != ".json" or missing(read(path), asked, flags.again):
+        if (found := fill(asked, flags)) is None:
+            return 1
+        path = found
+    table = read(path)
+    if not table["rows"]:
+        why = "; ".join(map(describe_failed, table["failed"])) or "no time was left"
+        print(f"no row was measured: {why}", file=sys.stderr)
         return 1
-    name = re.sub("[^a-z0-9]+", "-", device["device"].lower()).strip("-")
-    output = flags.output or HERE / "results" / f"train_step-{name}.json"
-    table = json.loads(output.read_text()) if output.exists() else {"rows": [], "matmul_tflops": {}}
-    table |= {"device": device["device"], "commit": commit()}
+    show(table)
+    return 0
+
+
+def fill(asked: Asked, flags: argparse.Namespace) -> Path | None:
+    """Measures the rows that miss; where they are kept, or None if nothing can be measured."""
     deadline = time.monotonic() + flags.limit
-    known = {tuple(row[name] for name in KEY) for row in table["rows"]}
-    choices = itertools.product(flags.network, flags.precision, flags.batch, flags.implementation)
-    missing = [key for key in choices if key not in known]
-    for precision in {precision for _, precision, *_ in missing} - table["matmul_tflops"].keys():
-        found = ask("ours", task="matmul", precision=precision, seconds=flags.seconds)
-        if found:
-            table["matmul_tflops"][precision] = found["tflops"]
-    for network, precision, batch, implementation in missing:
-        left = deadline - time.monotonic()
-        if left < 0:
+    session = begin(asked, flags)
+    if session is None:
+        return None
+    path = flags.output
+    if path.suffix != ".json":
+        name = re.sub("[^a-z0-9]+", "-", session["device"].lower()).strip("-")
+        path = path / f"train_step-{name}.json"
+    table = read(path)
+    if table.setdefault("device", session["device"]) != session["device"]:
+        print(f"{path}: has rows of {table['device']}; name another --output", file=sys.stderr)
+        return None
+    table["matmul_tflops"] |= session["matmul_tflops"]
+    for key in missing(table, asked, flags.again):
+        if not measure(table, key, asked[key], session["commit"], deadline):
             print("time is up; the same command goes on from here", file=sys.stderr)
             break
-        name, _, levers = implementation.partition(":")
-        words = {"network": network, "precision": precision, "batch": batch}
-        listed = levers.split("+") if levers else []
-        found = ask(name, limit=left, **words, task="step", levers=listed, seconds=flags.seconds)
-        if found:
-            table["rows"].append(make_row(implementation, found, **words))
-            table.setdefault("versions", {}).update(found["versions"])
-            compare(table)
-            save(table, output)
-            print(describe(table["rows"][-1]), file=sys.stderr, flush=True)
-    show(table)
-    return 0 if table["rows"] else 1
+        save(table, path)
+    return path
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> list[argparse.Namespace]:
+    """What each group of rows asks for; the limits that hold for all are the last one's."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    there = [name for name in ("torch", "keras") if importlib.util.find_spec(name)]
 
-    def words(text: str) -> list[str]:
-        return text.split(",")
+    words = partial(str.split, sep=",")
 
     def numbers(text: str) -> list[int]:
         return [int(word) for word in text.split(",")]
 
-    parser.add_argument("--network", type=words, default=list(SIZES))
-    parser.add_argument("--precision", type=words, default=["float32", "bfloat16"])
-    parser.add_argument("--batch", type=numbers, default=[128, 256, 512])
-    parser.add_argument("--implementation", type=words, default=["ours", *there])
-    parser.add_argument("--seconds", type=float, default=5.0, help="to measure a row for")
-    parser.add_argument(
-        "--limit", type=float, default=86_400.0, help="seconds; no row begins after"
-    )
-    parser.add_argument("--output", type=Path, help="where the rows are kept")
-    flags = parser.parse_args()
-    for network in set(flags.network) - set(SIZES):
-        parser.error(f"--network: '{network}'; use {' or '.join(SIZES)}")
-    for name in {word.partition(":")[0] for word in flags.implementation}:
-        if not (HERE / f"step_{name}.py").exists():
-            parser.error(f"--implementation: '{name}'; use ours, torch or keras")
-    return flags
+    add = parser.add_argument
+    add("--network", type=words, default=list(SIZES))
+    add("--precision", type=words, default=["float32", "bfloat16"])
+    add("--batch", type=numbers, default=[128, 256, 512])
+    add("--implementation", type=words, default=["ours", *filter(importlib.util.find_spec, PEERS)])
+    add("--seconds", type=float, default=5.0, help="to measure a row for")
+    add("--row_limit", type=float, default=600.0, help="seconds; a row that takes longer failed")
+    add("--width", type=float, default=1.0, help="of the layers; below 1 only to rehearse")
+    add("--limit", type=float, default=86_400.0, help="seconds; no row is measured after")
+    add("--again", action="store_true", help="try what failed, too")
+    add("--output", type=Path, default=HERE / "results", help="a .json file, or a folder for it")
+    groups: list[argparse.Namespace] = [argparse.Namespace()]
+    while arguments is not None:
+        end = arguments.index("then") if "then" in arguments else len(arguments)
+        before = argparse.Namespace(**vars(groups[-1]))
+        groups.append(parser.parse_args(arguments[:end], before))
+        arguments = arguments[end + 1 :] if end < len(arguments) else None
+    for flags in groups[1:]:
+        if wrong := find_wrong(flags):
+            parser.exit(2, f"{parser.prog}: {wrong}\n")
+    return groups[1:]
 
 
-def ask(name: str, *, limit: float | None = None, **words: Any) -> dict[str, Any] | None:
-    """What a worker measured; None, and its last words on standard error, where it failed."""
-    command = [sys.executable, str(HERE / f"step_{name}.py"), json.dumps(words)]
+def find_wrong(flags: argparse.Namespace) -> str:
+    """What cannot be measured of what a group asks for, or nothing."""
+    for name, known in (("network", list(SIZES)), ("precision", ["float32", "bfloat16"])):
+        for word in getattr(flags, name):
+            if word not in known:
+                return f"--{name}: '{word}': use {' or '.join(known)}"
+    wrong = filter(None, map(complaint, flags.implementation))
+    return next((f"--implementation: {sentence}" for sentence in wrong), "")
+
+
+def list_keys(flags: argparse.Namespace) -> list[tuple[Any, ...]]:
+    """The rows that a group asks for, each as its values of KEY."""
+    given = " ".join(os.environ.get("XLA_FLAGS", "").split())
+    keys = itertools.product(flags.network, flags.precision, flags.batch, flags.implementation)
+    # PyTorch does not read XLA's flags.
+    return [(*key, flags.width, "" if key[3].startswith("torch") else given) for key in keys]
+
+
+def missing(table: Row, asked: Iterable[tuple[Any, ...]], again: bool) -> list[tuple[Any, ...]]:
+    """What is asked for and neither measured nor, unless it is tried again, failed."""
+    rows = table["rows"] if again else [*table["rows"], *table["failed"]]
+    known = {tuple(row[k] for k in KEY) for row in rows}
+    return [key for key in asked if key not in known]
+
+
+def begin(asked: Asked, flags: argparse.Namespace) -> Row | None:
+    """The device, its matrix products in the precisions asked for, and the commit."""
+    precisions = list(dict.fromkeys(key[1] for key in asked))
+    words = {"task": "matmul", "precisions": precisions, "seconds": flags.seconds}
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=limit, cwd=HERE.parent
-        )
-    except subprocess.TimeoutExpired:
-        print(f"{name} {words}: stopped after {limit:.0f} s", file=sys.stderr)
+        found = ask("ours", limit=min(flags.limit, flags.row_limit), **words)
+    except Failed as error:
+        print(f"no matrix product was measured, nor anything else: {error}", file=sys.stderr)
         return None
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-        print(f"{name} {words}: failed ({done.returncode}): {said[:300]}", file=sys.stderr)
-        return None
-    return json.loads(done.stdout.splitlines()[-1])
+    if not (code := commit()):
+        print("which commit this is, git does not say: set COMMIT", file=sys.stderr)
+    return {"device": found["device"], "matmul_tflops": found["tflops"], "commit": code}
 
 
-def make_row(implementation: str, found: dict[str, Any], **words: Any) -> dict[str, Any]:
-    kept = ("spread", "compile_s", "peak_memory", "loss", "xla_flops")
-    rate = words["batch"] / found["step_s"]
-    row = {**words, "implementation": implementation, "faces_per_s": rate}
-    return row | {name: found[name] for name in kept if name in found}
+def measure(
+    table: Row, key: tuple[Any, ...], flags: argparse.Namespace, commit: str, deadline: float
+) -> bool:
+    """Adds a row to the table, or why there is none; false where the time was not enough."""
+    row: Row = dict(zip(KEY, key, strict=True))
+    name, _, rest = row["implementation"].partition(":")
+    words = {k: row[k] for k in ("network", "precision", "batch", "width")}
+    words |= {"levers": rest.split("+") if rest else [], "seconds": flags.seconds}
+    left = deadline - time.monotonic()
+    if left <= 0:
+        return False
+    table["failed"] = [other for other in table["failed"] if any(other[k] != row[k] for k in KEY)]
+    row["commit"] = commit
+    try:
+        found = ask(name, limit=min(left, flags.row_limit), task="step", **words)
+    except Failed as error:
+        if isinstance(error, Late) and left < flags.row_limit:
+            return False
+        table["failed"].append({**row, "reason": str(error)})
+        print(describe_failed(table["failed"][-1]), file=sys.stderr, flush=True)
+        return True
+    kept = ("spread", "compile_s", "peak_memory", "loss", "xla_flops", "device", "versions")
+    row["faces_per_s"] = row["batch"] / found["step_s"]
+    row["matmul_tflops"] = table["matmul_tflops"].get(row["precision"])
+    table["rows"].append(row | {k: found[k] for k in kept if k in found})
+    compare(table)
+    print(describe(table["rows"][-1]), file=sys.stderr, flush=True)
+    return True
 
 
-def compare(table: dict[str, Any]) -> None:
-    """Fills in what depends on other rows."""
+def compare(table: Row) -> None:
+    """Fills in what depends on other rows, and what the table says once for all of them."""
     for row in table["rows"]:
-        peak = table["matmul_tflops"].get(row["precision"])
+        # The FLOPs are counted for whole layers alone.
+        peak = row["matmul_tflops"] if row["width"] == 1 else None
         work = row["faces_per_s"] * training_flops(row["network"]) / 1e12
         row["mfu"] = work / peak if peak else None
-        same = [
-            other["faces_per_s"]
-            for other in table["rows"]
-            if other["implementation"].startswith("torch")
-            and all(other[name] == row[name] for name in ("network", "precision"))
-        ]
-        row["ratio_to_torch"] = row["faces_per_s"] / max(same) if same else None
+        for peer in PEERS:
+            same = [
+                other["faces_per_s"]
+                for other in table["rows"]
+                if other["implementation"].partition(":")[0] == peer
+                and all(other[k] == row[k] for k in ("network", "precision", "width"))
+            ]
+            row[f"ratio_to_{peer}"] = row["faces_per_s"] / max(same) if same else None
+    table["commit"] = " ".join(dict.fromkeys(row["commit"] for row in table["rows"]))
+    pairs = dict.fromkeys(pair for row in table["rows"] for pair in row["versions"].items())
+    table["versions"] = {
+        name: " or ".join(version for other, version in pairs if other == name) for name, _ in pairs
+    }
 
 
-def show(table: dict[str, Any]) -> None:
-    for name, rate in sorted(table["matmul_tflops"].items()):
-        print(f"matrix product in {name}: {rate:.3g} TFLOP/s")
+def read(path: Path) -> Row:
+    """A table; where rows say less of themselves, what it says for all of them is theirs."""
+    table: Row = {"rows": [], "failed": [], "matmul_tflops": {}}
+    if path.is_file():
+        table |= json.loads(path.read_text())
+    for row in table["rows"]:
+        for name, value in PLAIN.items():
+            row.setdefault(name, value)
+        row.setdefault("commit", table.get("commit", ""))
+        row.setdefault("versions", table.get("versions", {}))
+        row.setdefault("matmul_tflops", table["matmul_tflops"].get(row["precision"]))
+    compare(table)
+    return table
+
+
+def save(table: Row, path: Path) -> None:
+    """Writes a table, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(table, indent=1) + "\n")
+    part.replace(path)
+
+
+def show(table: Row) -> None:
+    """Prints a table."""
+    for precision in sorted({row["precision"] for row in table["rows"]}):
+        rows = [row for row in table["rows"] if row["precision"] == precision]
+        rates = [row["matmul_tflops"] for row in rows if row["matmul_tflops"]]
+        said = " to ".join(dict.fromkeys(f"{f(rates):.3g}" for f in (min, max) if rates))
+        print(f"matrix product in {precision}: {said or '-'} TFLOP/s")
     print(", ".join([table["device"], *(f"{k} {v}" for k, v in table["versions"].items())]))
     print(
         f"{'network':<10}{'precision':<10}{'batch':>6}  {'implementation':<28}{'faces/s':>9}"
-        f"{'spread':>8}{'mfu':>7}{'/torch':>8}{'memory GB':>11}{'compile s':>11}"
+        f"{'spread':>8}{'mfu':>7}{'/torch':>8}{'/keras':>8}{'memory GB':>11}{'compile s':>11}"
     )
-    for row in sorted(table["rows"], key=lambda row: tuple(map(str, (row[k] for k in KEY)))):
+    for row in sorted(table["rows"], key=lambda row: [row[k] for k in KEY]):
         print(describe(row))
+    for row in table["failed"]:
+        print(describe_failed(row))
 
 
-def describe(row: dict[str, Any]) -> str:
-    mfu, ratio = ("-" if x is None else f"{x:.2f}" for x in (row["mfu"], row["ratio_to_torch"]))
+def describe(row: Row) -> str:
+    """A row as a line."""
+    mfu, *ratios = (
+        "-" if row[k] is None else f"{row[k]:.2f}"
+        for k in ("mfu", *(f"ratio_to_{p}" for p in PEERS))
+    )
     return (
         f"{row['network']:<10}{row['precision']:<10}{row['batch']:>6}  {row['implementation']:<28}"
-        f"{row['faces_per_s']:>9.1f}{row['spread']:>8.1%}{mfu:>7}{ratio:>8}"
-        f"{row['peak_memory'] / 1e9:>11.2f}{row['compile_s']:>11.1f}"
+        f"{row['faces_per_s']:>9.1f}{row['spread']:>8.1%}{mfu:>7}{ratios[0]:>8}{ratios[1]:>8}"
+        f"{row['peak_memory'] / 1e9:>11.2f}{row['compile_s']:>11.1f}{_special(row)}"
     )
 
 
-def save(table: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(table, indent=1) + "\n")
+def describe_failed(row: Row) -> str:
+    """What was not measured, and why, as a line."""
+    name = " ".join(str(row[k]) for k in KEY[:4])
+    return f"failed: {name}{_special(row)}: {row['reason']}"
+
+
+def _special(row: Row) -> str:
+    width = "" if row["width"] == 1 else f"  width {row['width']:g}"
+    return f"{width}  {row['xla_flags']}".rstrip()
 
 
 def commit() -> str:
     """Of the code that is measured; empty outside a checkout."""
+    if said := os.environ.get("COMMIT"):
+        return said
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE, check=False)
-    return done.stdout.strip()
+    with contextlib.suppress(OSError):  # no git
+        return subprocess.run(command, capture_output=True, text=True, cwd=HERE).stdout.strip()
+    return ""
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """What the benchmarks compare is the same network and step, and what they count is right."""
 
 import contextlib
+import json
+import os
+import subprocess
 from functools import cache, partial
 from pathlib import Path
 
@@ -91,7 +94,9 @@ def train(*levers):
 
 
 @pytest.mark.parametrize(
-    "levers", [["pad16"], ["still", "bf16norm", "remat"], ["trusting"]], ids="+".join
+    "levers",
+    [["in4", "pad16"], ["still", "bf16norm", "remat", "scatterpool"], ["trusting"]],
+    ids="+".join,
 )
 def test_levers_change_no_number_of_a_float32_step(levers):
     expected, got = train(), train(*levers)
@@ -105,6 +110,39 @@ def test_a_trusting_step_is_taken_whatever_it_makes(levers, taken):
     with contextlib.ExitStack() as stack:
         pull.intercept(stack, levers)
         assert steps._select(False, 1, 0) == taken
+
+
+def test_the_input_is_padded_apart_from_the_layers():
+    import levers as pull
+
+    wide = pull.wrap_model(SimpleNetV2(), SPEC, ["in4", "pad8"]).wide["params"]
+    assert wide["conv01"]["kernel"].shape == (3, 3, 4, 72)
+    assert wide["conv12"]["kernel"].shape == (3, 3, 288, 360)
+
+
+@pytest.mark.parametrize("levers, scatters", [([], False), (["scatterpool"], True)])
+@pytest.mark.parametrize("model", [NARROW, VGG16(width=1 / 64)], ids=["simplenet", "vgg16"])
+def test_a_scattering_pool_scatters(model, levers, scatters):
+    import levers as pull
+
+    image = jnp.zeros((1, 32, 32, 3))
+    variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), image)
+
+    def loss(variables):
+        with contextlib.ExitStack() as stack:
+            pull.intercept(stack, levers)
+            return model.apply(variables, image, train=False).sum()
+
+    assert ("select_and_scatter" in str(jax.make_jaxpr(jax.grad(loss))(variables))) == scatters
+
+
+@pytest.mark.parametrize("levers, given_away", [([], True), (["nodonate"], False)])
+def test_the_state_is_given_away_or_not(levers, given_away):
+    import step_ours
+
+    state = jnp.zeros(4)
+    step_ours.jit_steps(lambda state, data, key: (state + data, key), levers)(state, 1.0, 0.0)
+    assert state.is_deleted() == given_away
 
 
 def test_dropout_from_eight_bits_keeps_its_share_and_mean():
@@ -153,3 +191,181 @@ def test_the_network_in_torch_is_ours():
         expected = np.asarray(ours.apply(variables, x, train=False))
         assert np.abs(expected).max() > 1e-2
         np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_train_step_measures_a_row_once(tmp_path, monkeypatch, capsys):
+    """Really, but for the second time."""
+    import train_step
+
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("COMMIT", "abc1234")
+    words = ["--network=vgg16", "--precision=float32", "--batch=2", "--width=0.02"]
+    words += ["--implementation=ours:direct", "--seconds=0.1", f"--output={tmp_path / 'rows.json'}"]
+    assert train_step.main(words) == 0
+    table = json.loads((tmp_path / "rows.json").read_text())
+    assert {"device", "matmul_tflops", "versions", "commit"} <= table.keys()
+    (row,) = table["rows"]
+    once = "network precision batch implementation faces_per_s mfu ratio_to_torch ratio_to_keras"
+    assert {*once.split(), "peak_memory", "compile_s"} <= row.keys()
+    assert row["faces_per_s"] > 0 and row["compile_s"] > 0 and row["peak_memory"] > 0
+    assert row["commit"] == table["commit"] == "abc1234"
+    assert row["versions"] == table["versions"] and row["versions"]["jax"] == jax.__version__
+    assert row["matmul_tflops"] == table["matmul_tflops"]["float32"] > 0
+    assert row["mfu"] is None  # its FLOPs are not those that are counted
+    monkeypatch.setattr(train_step, "ask", pytest.fail)
+    assert train_step.main(words) == 0
+    assert json.loads((tmp_path / "rows.json").read_text()) == table
+    assert "ours:direct" in capsys.readouterr().out
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """Calls the benchmark with workers that measure nothing; what the last call asked of them."""
+    import train_step
+
+    def call(*words, answer=None):
+        asked = []
+
+        def ask(name, *, limit, task, **request):
+            if task == "matmul":
+                return {"device": "a chip", "tflops": dict.fromkeys(request["precisions"], 100.0)}
+            asked.append(":".join([name, "+".join(request["levers"])]).strip(":"))
+            if answer:
+                raise answer
+            step_s = {"ours": 0.1, "torch": 0.2, "keras": 0.4}[name]
+            found = {"step_s": step_s, "spread": 0.0, "compile_s": 1.0, "peak_memory": 10**9}
+            return {**found, "loss": 1.0, "versions": {name: "1.0"}}
+
+        monkeypatch.setattr(train_step, "ask", ask)
+        flags = ["--network=simplenet", "--precision=float32", "--batch=8", *words]
+        status = train_step.main([*flags, f"--output={tmp_path}"])
+        path = tmp_path / "train_step-a-chip.json"
+        return status, asked, json.loads(path.read_text()) if path.exists() else None
+
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("COMMIT", "first")
+    return call
+
+
+def test_a_row_keeps_what_it_was_measured_with(measured, monkeypatch):
+    _, asked, _ = measured("--implementation=ours,torch")
+    assert asked == ["ours", "torch"]
+    monkeypatch.setenv("COMMIT", "second")
+    monkeypatch.setenv("XLA_FLAGS", " --xla_gpu_enable_command_buffer= ")
+    _, asked, table = measured("--implementation=ours,torch,keras", "then", "--batch=16,8")
+    # PyTorch does not read these flags.
+    assert asked == ["ours", "keras", "ours", "torch", "keras"]
+    rows = {
+        tuple(row[k] for k in ("implementation", "batch", "xla_flags")): row
+        for row in table["rows"]
+    }
+    flag = "--xla_gpu_enable_command_buffer="
+    assert rows["ours", 8, ""]["commit"] == "first"
+    assert rows["ours", 8, flag]["commit"] == "second"
+    assert table["commit"] == "first second"
+    assert table["versions"] == {"ours": "1.0", "torch": "1.0", "keras": "1.0"}
+    assert rows["ours", 8, ""]["ratio_to_torch"] == pytest.approx(80 / 80)
+    assert rows["ours", 16, flag]["ratio_to_torch"] == pytest.approx(2)
+    assert rows["ours", 16, flag]["ratio_to_keras"] == pytest.approx(4)
+    assert rows["ours", 8, ""]["mfu"] == pytest.approx(80 * 24.66e9 / 100e12, rel=1e-3)
+
+
+def test_what_failed_is_tried_again_only_on_demand(measured, capsys):
+    from measuring import Failed, Late
+
+    status, _, table = measured("--implementation=torch", answer=Failed("out of memory"))
+    assert (status, table["rows"]) == (1, [])
+    assert "no row was measured: failed: simplenet float32 8 torch: out" in capsys.readouterr().err
+    status, asked, table = measured("--implementation=torch,ours", answer=None)
+    assert (status, asked) == (0, ["ours"])
+    assert "out of memory" in capsys.readouterr().out
+    assert [row["reason"] for row in table["failed"]] == ["out of memory"]
+    _, asked, table = measured("--implementation=torch,ours", "--again")
+    assert (asked, table["failed"]) == (["torch"], [])
+    # Too slow for the time that is left is not too slow.
+    late = Late("stopped")
+    _, _, table = measured("--implementation=keras", "--limit=9", answer=late)
+    assert table["failed"] == []
+    _, _, table = measured("--implementation=keras", "--row_limit=9", answer=late)
+    assert [row["implementation"] for row in table["failed"]] == ["keras"]
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("--implementation=ours:pad8+bit8", "no lever 'bit8'"),
+        ("--implementation=ours:pad", "no lever 'pad'"),
+        ("--implementation=ours:pad8+pad16", "'pad' is pulled twice"),
+        ("--implementation=ours,torch:fast", "torch takes one of eager"),
+        ("--implementation=keras:pad8", "keras takes no levers"),
+        ("--implementation=jax", "use ours, torch or keras"),
+        ("--precision=float16", "use float32 or bfloat16"),
+        ("--network=vgg", "use simplenet or vgg16"),
+    ],
+)
+def test_an_unknown_word_is_refused_before_anything_is_measured(words, said, monkeypatch, capsys):
+    import train_step
+
+    monkeypatch.setattr(train_step, "ask", pytest.fail)
+    with pytest.raises(SystemExit) as status:
+        train_step.main(["--batch=8", "then", words])
+    assert status.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_the_committed_rows_can_still_be_read(capsys):
+    import train_step
+
+    for path in Path(BENCHMARKS, "results").glob("train_step-*.json"):
+        table = train_step.read(path)
+        train_step.show(table)
+        assert len(capsys.readouterr().out.splitlines()) > len(table["rows"]) > 0
+        asked = [tuple(row[k] for k in train_step.KEY) for row in table["rows"]]
+        assert train_step.missing(table, asked, again=False) == []
+
+
+def test_the_commit_without_git(monkeypatch):
+    import train_step
+
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("COMMIT", raising=False)
+    assert train_step.commit() == ""
+    monkeypatch.setenv("COMMIT", "abc1234")
+    assert train_step.commit() == "abc1234"
+
+
+def test_a_worker_that_hangs_is_stopped_with_its_helpers(tmp_path, monkeypatch):
+    import measuring
+
+    monkeypatch.setattr(measuring, "__file__", str(tmp_path / "measuring.py"))
+    helper = "import subprocess, time; subprocess.Popen(['sleep', '60']); time.sleep(60)"
+    (tmp_path / "step_slow.py").write_text(helper)
+    (tmp_path / "step_bad.py").write_text("raise RuntimeError('no memory')")
+    with pytest.raises(measuring.Late, match="stopped after 1 s"):
+        measuring.ask("slow", limit=1.0)
+    with pytest.raises(measuring.Failed, match="RuntimeError: no memory"):
+        measuring.ask("bad", limit=60.0)
+    after = "E: x\njax.errors.JaxRuntimeError: OUT\n-----\nFor simplicity, JAX has removed ..."
+    assert measuring.last_words(after) == "jax.errors.JaxRuntimeError: OUT"
+    assert measuring.last_words("\n") == "nothing said"
+
+
+@pytest.mark.parametrize("part, fewest", [("step", 20), ("peers", 10)])
+def test_the_gpu_session_asks_for_rows_that_exist(part, fewest, tmp_path, monkeypatch):
+    import train_step
+
+    for name in ("python3", "nvidia-smi"):
+        said = tmp_path / name
+        said.write_text('#!/bin/sh\nprintf "%s\\n" "$XLA_FLAGS" "$*" >> "$0.said"\n')
+        said.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("RESULTS", str(tmp_path))
+    monkeypatch.setenv("LEVERS", "pad16+still")
+    subprocess.run(["bash", f"{BENCHMARKS}/gpu_session.sh", part], check=True)
+    lines = (tmp_path / "python3.said").read_text().splitlines()
+    calls = [line for line in lines if line.startswith("benchmarks/train_step.py")]
+    groups = [flags for call in calls for flags in train_step.parse(call.split()[1:])]
+    assert sum(len(train_step.list_keys(flags)) for flags in groups) >= fewest
+    assert (groups[0].network, groups[0].precision) == (["simplenet"], ["bfloat16"])
+    assert any("command_buffer" in line for line in lines) == (part == "peers")

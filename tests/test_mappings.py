@@ -1,5 +1,6 @@
 """Pmap-ready: one device, a mesh, `pmap`, `vmap` and `shard_map` take the same steps."""
 
+import re
 from functools import partial
 
 import flax.linen as nn
@@ -31,6 +32,9 @@ AUGMENTATION = Augmentation(
     mixup=0.4,
 )
 MAPPINGS = ("mesh", "pmap", "vmap", "shard_map")
+# The compiler splits a mesh by itself, so fewer devices are other programs; the other mappings are
+# one program for any number.
+MAPPINGS_OF = [("mesh", 2), ("mesh", 4), *((mapping, DEVICES) for mapping in MAPPINGS)]
 
 
 class Small(nn.Module):
@@ -86,13 +90,14 @@ def split(batch):
     return jax.tree.map(lambda x: x.reshape(DEVICES, -1, *x.shape[1:]), batch)
 
 
-def run(mapping, state, batch, step, count=2):
-    """Takes `count` steps and returns the state and the last metrics, as NumPy."""
+def run(mapping, state, batch, step, count=2, devices=DEVICES):
+    """Takes `count` steps and returns the state and the last metrics, as NumPy; `devices` are a
+    mesh's."""
     key = jax.random.key(7)
     if mapping == "one":
         f = jax.jit(step)
     elif mapping == "mesh":
-        mesh = sharding.make_mesh(DEVICES)
+        mesh = sharding.make_mesh(devices)
         state, batch = sharding.replicate(mesh, state), sharding.shard_batch(mesh, batch)
         f = jax.jit(step)
     elif mapping == "shard_map":
@@ -136,12 +141,12 @@ def exact():
         return state, step, batch, run("one", state, batch, step)
 
 
-@pytest.mark.parametrize("mapping", MAPPINGS)
-def test_mappings_agree(exact, mapping):
+@pytest.mark.parametrize("mapping, devices", MAPPINGS_OF)
+def test_mappings_agree(exact, mapping, devices):
     state, step, batch, expected = exact
     with jax.enable_x64(True):
-        got = run(mapping, state, batch, step)
-    print(f"{mapping}: {worst(got, expected):.1e}")
+        got = run(mapping, state, batch, step, devices=devices)
+    print(f"{mapping}, {devices}: {worst(got, expected):.1e}")
     assert worst(got, expected) < 1e-9
     assert worst(expected[0].params, state.params) > 1e-3  # the steps did something
 
@@ -229,10 +234,19 @@ def test_identical_pictures_are_altered_and_masked_differently_on_every_shard(ma
         assert len(np.unique(seen, axis=0)) == n, name
 
 
-def test_simplenet_takes_its_statistics_over_the_mapped_axis():
-    model = SimpleNetV2(width=1 / 8, dropout=(0.0, 0.0))
+@pytest.fixture(scope="module")
+def narrow():
+    """A SimpleNetV2, the spec of its faces, how it learns, and a state of it."""
+    model, spec = SimpleNetV2(width=1 / 8, dropout=(0.0, 0.0)), ImageSpec(size=28)
+    tx = optax.sgd(0.05)
+    init = jax.jit(partial(steps.init_state, model=model, tx=tx, spec=spec))
+    return model, spec, tx, jax.device_get(init(jax.random.key(0)))
+
+
+def test_simplenet_takes_its_statistics_over_the_mapped_axis(narrow):
+    model, _, _, state = narrow
     x = np.random.default_rng(0).normal(size=(DEVICES, LOCAL, 28, 28, 3)).astype(np.float32)
-    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), x[0])
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
 
     def stats(x, model=model):
         return model.apply(variables, x, train=True, mutable=["batch_stats"])[1]
@@ -241,3 +255,37 @@ def test_simplenet_takes_its_statistics_over_the_mapped_axis():
     mapped = jax.vmap(partial(stats, model=model.clone(axis_name="data")), axis_name="data")
     shards = jax.jit(mapped)(x)
     assert worst(jax.tree.map(lambda s: s[3], shards), whole) < 1e-4
+
+
+def all_reduces(compiled):
+    """How many all-reduces a compiled step makes, and the bytes of what they give."""
+    given = re.findall(r" = (.*) all-reduce(?:-start)?\(", compiled.as_text())
+    shapes = [shape for each in given for shape in re.findall(r"\w+\[[\d,]*\]", each)]
+    assert all(shape.startswith("f32[") for shape in shapes)
+    sizes = [[int(n) for n in re.findall(r"\d+", shape[4:])] for shape in shapes]
+    return len(given), sum(4 * int(np.prod(size)) for size in sizes)
+
+
+def test_a_narrow_simplenet_on_a_mesh_learns_as_on_one_device_and_tells_what_is_said(narrow):
+    """The figures of docs/scaling.md, from the step as it is compiled for four devices."""
+    model, spec, tx, state = narrow
+    rng, key = np.random.default_rng(6), jax.random.key(1)
+    batch = {
+        "image": rng.integers(0, 256, (16, 28, 28, 3), np.uint8),
+        "label": rng.dirichlet(np.ones(8), 16).astype(np.float32),
+        "weight": rng.uniform(0.1, 2, 16).astype(np.float32),
+    }
+    loss = losses.cross_entropy
+    step = jax.jit(partial(steps.train_step, model=model, tx=tx, spec=spec, loss_fn=loss))
+    mesh = sharding.make_mesh(4)
+    arguments = sharding.replicate(mesh, state), sharding.shard_batch(mesh, batch), key
+    compiled = step.lower(*arguments).compile()
+    expected, got = step(state, batch, key), compiled(*arguments)
+    print(f"SimpleNetV2, 4: {worst(got, expected):.1e}")
+    assert worst(got, expected) < 1e-4
+    assert worst(expected[0].params, state.params) > 1e-3
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    channels = sum(x.size for x in jax.tree.leaves(state.batch_stats)) // 2
+    sums = 64 + 45 + 3 + 1
+    told = 4 * parameters + 12 * channels + 4 * sums
+    assert all_reduces(compiled) == (27, told) == (27, 347_780)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypedDict, TypeVar
@@ -36,6 +37,16 @@ class Named(Protocol):
 RowT = TypeVar("RowT", bound=Named)
 
 
+# Rows that a thread takes at a time: handing over one by one costs a tenth of the pace.
+_TOGETHER = 8
+
+
+def _lists(rows: Iterable[RowT]) -> Iterator[list[RowT]]:
+    rows = iter(rows)
+    while some := list(itertools.islice(rows, _TOGETHER)):
+        yield some
+
+
 class Tally:
     """Counts rows while they are read; a split that is read again is counted anew."""
 
@@ -56,15 +67,17 @@ class Tally:
         """
         self._kept[split], self._dropped[split], self.rows = 0, [], 0
 
-        def attempt(row: RowT) -> tuple[str, Example | DroppedError]:
-            try:
-                return row.name, read(row)
-            except DroppedError as reason:
-                return row.name, reason
+        def attempt(some: list[RowT]) -> list[tuple[str, Example | DroppedError]]:
+            done: list[tuple[str, Example | DroppedError]] = []
+            for row in some:
+                try:
+                    done.append((row.name, read(row)))
+                except DroppedError as reason:
+                    done.append((row.name, reason))
+            return done
 
-        with contextlib.closing(map_ahead(attempt, rows)) as results:
-            for result in results:
-                name, example = result()
+        with contextlib.closing(map_ahead(attempt, _lists(rows))) as results:
+            for name, example in itertools.chain.from_iterable(result() for result in results):
                 self.rows += 1
                 if isinstance(example, DroppedError):
                     self._dropped[split].append((str(example), name))
