@@ -2,7 +2,7 @@
 
 A record is a serialized `tf.train.Example` in a TFRecord file, its pixels as they are. So a face is
 read by one call of the system, from where it lies straight to its place in the batch; PNGs take
-half the room, and sixteen times as long or more to decode (docs/performance.md). But for
+half the room, and ten times as long or more to decode (docs/performance.md). But for
 `affectnet_builder`, this is the only file that imports TensorFlow.
 """
 
