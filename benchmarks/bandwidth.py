@@ -13,7 +13,7 @@ import argparse
 
 import jax
 import jax.numpy as jnp
-from measuring import processor, time_steps
+from measuring import device_name, time_steps
 
 
 def measure_bandwidth(size: int, seconds: float) -> float:
@@ -40,9 +40,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="to measure for")
     flags = parser.parse_args()
     rate = measure_bandwidth(int(flags.gigabytes * 1e9), flags.seconds) / 1e12
-    device = jax.devices()[0]
-    name = processor() if device.platform == "cpu" else device.device_kind
-    print(f"{name}: x + 1 over {flags.gigabytes:g} GB reads and writes {rate:.4g} TB/s")
+    print(f"{device_name()}: x + 1 over {flags.gigabytes:g} GB reads and writes {rate:.4g} TB/s")
 
 
 if __name__ == "__main__":

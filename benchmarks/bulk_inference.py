@@ -33,7 +33,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measuring import processor
+from measuring import device_name
 from train_step import commit
 
 import emotion_jax as ej
@@ -73,8 +73,7 @@ def main() -> None:
             if batch <= flags.faces:
                 name = f"network alone, {dtype}, batches of {batch}"
                 readers[name] = network_alone(predictor, faces, batch)
-    device = jax.devices()[0]
-    name = processor() if device.platform == "cpu" else device.device_kind
+    name = device_name()
     print(f"{name}; {flags.faces} faces of {size} pixels, medians of {flags.rounds}, faces/s")
     about = {
         "device": name,

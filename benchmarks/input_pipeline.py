@@ -118,13 +118,13 @@ def work(task: str, cores: list[int], **words: Any) -> dict[str, Any]:
 
 
 def build_task(folder: str, size: int, rounds: int) -> dict[str, float]:
-    from emotion_jax.data.affectnet import SPARE, AffectNet
+    from emotion_jax.data.affectnet import AffectNet
     from emotion_jax.data.builds import build
     from emotion_jax.images import read_reduced
 
     names = sorted(Path(folder, "affectnet").rglob("*.jpg"))
     source = AffectNet(f"{folder}/affectnet", size)
-    decode = partial(read_reduced, most=source.crop_scale * (SIDE // 2) / (SPARE * size))
+    decode = partial(read_reduced, most=source.spare(SIDE // 2))
     found: dict[str, list[float]] = {"limit": [], "ours": []}
 
     def make(cache: Path) -> int:

@@ -71,6 +71,22 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
+def device_name() -> str:
+    """Of JAX's first device; of a CPU its model."""
+    import jax  # not every worker has it
+
+    device = jax.devices()[0]
+    return processor() if device.platform == "cpu" else device.device_kind
+
+
+def results_path(output: Path, stem: str, device: str) -> Path:
+    """A .json file as it is; in a folder, one named by what was measured and on which device."""
+    if output.suffix == ".json":
+        return output
+    name = re.sub("[^a-z0-9]+", "-", device.lower()).strip("-")
+    return output / f"{stem}-{name}.json"
+
+
 def serve(work: Callable[..., dict[str, Any]]) -> None:
     """Answers the one request of a worker: JSON keywords in, a last line of JSON out."""
     print("\n" + json.dumps(work(**json.loads(sys.argv[1]))))

@@ -14,7 +14,7 @@ import levers as pull
 import numpy as np
 import optax
 from flops import SIZES
-from measuring import peak_resident, processor, serve, time_steps
+from measuring import device_name, peak_resident, serve, time_steps
 
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.losses import cross_entropy
@@ -27,10 +27,8 @@ def work(task: str, **words: Any) -> dict[str, Any]:
     """Measures a step, or the matrix products that steps are compared with."""
     tasks = {"matmul": measure_matmul, "step": measure_step}
     found = tasks[task](**words)
-    device = jax.devices()[0]
-    name = processor() if device.platform == "cpu" else device.device_kind
     versions = {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
-    return {**found, "device": name, "platform": device.platform, "versions": versions}
+    return {**found, "device": device_name(), "versions": versions}
 
 
 def measure_matmul(precisions: list[str], seconds: float) -> dict[str, Any]:

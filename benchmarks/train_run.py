@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import re
 import runpy
 import subprocess
 import sys
@@ -33,8 +32,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import processor, serve, time_steps
+from measuring import device_name, results_path, serve, time_steps
 from train_step import commit
+
+from emotion_jax.atomic import replace_text
 
 HERE = Path(__file__).parent
 
@@ -75,10 +76,7 @@ def main() -> int:
 
 def save(rows: list[dict[str, Any]], flags: argparse.Namespace) -> None:
     """Writes the rows so far, and what they are of."""
-    path = flags.output
-    if path.suffix != ".json":
-        name = re.sub("[^a-z0-9]+", "-", rows[0]["device"].lower()).strip("-")
-        path = path / f"train_run-{name}.json"
+    path = results_path(flags.output, "train_run", rows[0]["device"])
     table = {
         "device": rows[0]["device"],
         "config": Path(flags.config).name,
@@ -88,7 +86,7 @@ def save(rows: list[dict[str, Any]], flags: argparse.Namespace) -> None:
         "rows": rows,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(table, indent=1) + "\n")
+    replace_text(path, json.dumps(table, indent=1) + "\n")
 
 
 def show(row: dict[str, Any], *, head: bool) -> None:
@@ -106,8 +104,6 @@ def work(
     config: str, faces: int, epochs: int, changes: list[str], feed: str, at: str
 ) -> dict[str, Any]:
     """One feed, in a process of its own."""
-    import jax
-
     from emotion_jax import train
 
     settings = runpy.run_path(config)["get_config"]()
@@ -137,14 +133,13 @@ def work(
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     trained = [json.loads(line)["images_per_s"] for line in lines][1:]
     per_epoch = faces // settings.batch_size * settings.batch_size
-    device = jax.devices()[0]
     return {
         "step": step,
         "training": float(np.median(trained)),
         "epochs": per_epoch * (epochs - 1) / (ends[-1] - ends[1]),
         "batch": settings.batch_size,
         "faces": described,
-        "device": processor() if device.platform == "cpu" else device.device_kind,
+        "device": device_name(),
     }
 
 

@@ -27,7 +27,6 @@ import importlib.util
 import itertools
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -38,7 +37,9 @@ from typing import Any
 
 from flops import SIZES, training_flops
 from levers import complaint
-from measuring import Failed, Late, ask
+from measuring import Failed, Late, ask, results_path
+
+from emotion_jax.atomic import replace_text
 
 HERE = Path(__file__).parent
 # What tells a row from another, and what rows have that do not say it.
@@ -79,10 +80,7 @@ def fill(asked: Asked, flags: argparse.Namespace) -> Path | None:
     session = begin(asked, flags)
     if session is None:
         return None
-    path = flags.output
-    if path.suffix != ".json":
-        name = re.sub("[^a-z0-9]+", "-", session["device"].lower()).strip("-")
-        path = path / f"train_step-{name}.json"
+    path = results_path(flags.output, "train_step", session["device"])
     table = read(path)
     if table.setdefault("device", session["device"]) != session["device"]:
         print(f"{path}: has rows of {table['device']}; name another --output", file=sys.stderr)
@@ -239,9 +237,7 @@ def read(path: Path) -> Row:
 def save(table: Row, path: Path) -> None:
     """Writes a table, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(table, indent=1) + "\n")
-    part.replace(path)
+    replace_text(path, json.dumps(table, indent=1) + "\n")
 
 
 def show(table: Row) -> None:

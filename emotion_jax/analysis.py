@@ -24,7 +24,7 @@ Picture = str | os.PathLike[str] | np.ndarray
 
 # Pictures that are read and searched at a time. Searching one takes ten times as long as a narrow
 # network takes for its faces; more threads would hold more pictures.
-WORKERS = min(4, os.cpu_count() or 1)
+_WORKERS = min(4, os.cpu_count() or 1)
 
 
 class Predictor(Protocol):
@@ -135,8 +135,8 @@ def label_each(
       threads are held in memory, four on two cores.
     """
     find = functools.partial(_find, spec=predictor.spec, finder=finder)
-    ahead = 2 * WORKERS - 1
-    with contextlib.closing(map_ahead(find, pictures, threads=WORKERS, ahead=ahead)) as results:
+    ahead = 2 * _WORKERS - 1
+    with contextlib.closing(map_ahead(find, pictures, threads=_WORKERS, ahead=ahead)) as results:
         for result in results:
             one = result()
             if isinstance(one, EmotionError):

@@ -8,8 +8,7 @@ import functools
 import itertools
 import math
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,9 +17,9 @@ from emotion_jax.analysis import Predictor
 from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face
 from emotion_jax.paths import all_failed, find_all
-from emotion_jax.pictures import Summary
+from emotion_jax.pictures import Summary, keep_readable
 from emotion_jax.rows import Row, RowWriter, make_row
-from emotion_jax.threads import CORES, map_ahead
+from emotion_jax.threads import CORES, batched, map_ahead
 
 # Faces in a call of the network and in a write: enough to fill a GPU, and on two cores of a CPU a
 # second of a narrow network.
@@ -81,7 +80,8 @@ def analyze_crops(
     written = 0
     ahead = 2 * BATCH
     with contextlib.closing(map_ahead(read, sources, threads=WORKERS, ahead=ahead)) as results:
-        batches = _batches((result() for result in results), skipped)
+        readable = keep_readable((result() for result in results), skipped)
+        batches = batched(readable, BATCH)
         first = next(batches, None)
         if first is None:  # before any file is opened for writing: what an earlier run left stays
             raise EmotionError(all_failed(skipped))
@@ -94,9 +94,7 @@ def analyze_crops(
                 if not writer.wanted:
                     break
     summary = Summary(written, written, 0, tuple(skipped))
-    print(summary, file=sys.stderr)
-    if output is not None:
-        print(f"written to {os.fspath(output)}", file=sys.stderr)
+    summary.tell(output)
     return summary
 
 
@@ -106,18 +104,3 @@ def _read(source: str, *, size: int) -> Crop | EmotionError:
     except EmotionError as error:
         return error
     return Crop(source, image.shape[:2], images.resize(image, size, size))
-
-
-def _batches(results: Iterator[Crop | EmotionError], skipped: list[str]) -> Iterator[list[Crop]]:
-    """Lists of `BATCH` crops, the last one shorter; of what cannot be read a sentence is noted."""
-    crops: list[Crop] = []
-    for result in results:
-        if isinstance(result, EmotionError):
-            skipped.append(str(result))
-            continue
-        crops.append(result)
-        if len(crops) == BATCH:
-            yield crops
-            crops = []
-    if crops:
-        yield crops

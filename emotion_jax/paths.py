@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from emotion_jax.errors import EmotionError
 from emotion_jax.images import SUFFIXES
@@ -55,13 +55,10 @@ def find_all(paths: Sequence[str]) -> tuple[list[str], list[str]]:
       each picture's path, once; a sentence for each of the paths that means none.
     """
     found: dict[str, str] = {}
-    skipped = []
-    for path in paths:
-        try:
-            for source in find_images(path):
-                found.setdefault(os.path.realpath(source), source)
-        except EmotionError as error:
-            skipped.append(str(error))
+    skipped: list[str] = []
+    for sources in _each(paths, skipped):
+        for source in sources:
+            found.setdefault(os.path.realpath(source), source)
     return list(found.values()), skipped
 
 
@@ -78,14 +75,18 @@ def check_sources(paths: Sequence[str]) -> None:
     Raises:
       EmotionError: none does.
     """
-    skipped = []
+    skipped: list[str] = []
+    if next(_each(paths, skipped), None) is None:
+        raise EmotionError(all_failed(skipped))
+
+
+def _each(paths: Sequence[str], skipped: list[str]) -> Iterator[list[str]]:
+    """The pictures of each path in turn; of a path that means none a sentence goes to `skipped`."""
     for path in paths:
         try:
-            find_images(path)
-            return
+            yield find_images(path)
         except EmotionError as error:
             skipped.append(str(error))
-    raise EmotionError(all_failed(skipped))
 
 
 def choose_targets(sources: Sequence[str], output: str | os.PathLike[str]) -> dict[str, str]:

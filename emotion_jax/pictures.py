@@ -6,14 +6,17 @@ import dataclasses
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from emotion_jax import draw, faces, images, window
-from emotion_jax.analysis import Labelled, Predictor, label_each
+from emotion_jax.analysis import Predictor, label_each
 from emotion_jax.errors import EmotionError
 from emotion_jax.paths import all_failed, choose_targets, find_all
 from emotion_jax.rows import RowWriter
 from emotion_jax.wording import count
+
+One = TypeVar("One")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,12 @@ class Summary:
         if self.skipped:
             lines[0] += f"; {len(self.skipped)} skipped:"
         return "\n".join([*lines, *(f"  {sentence}" for sentence in self.skipped)])
+
+    def tell(self, output: str | os.PathLike[str] | None) -> None:
+        """Say it on standard error, and in which folder the results are, if in one."""
+        print(self, file=sys.stderr)
+        if output is not None:
+            print(f"written to {os.fspath(output)}", file=sys.stderr)
 
 
 def analyze_pictures(
@@ -75,7 +84,7 @@ def analyze_pictures(
     """
     sources, skipped = find_all(paths)
     results = label_each(zip(sources, sources, strict=True), predictor, finder)
-    readable = _keep_readable(results, skipped)
+    readable = keep_readable(results, skipped)
     first = next(readable, None)
     if first is None:  # before any file is opened for writing: what an earlier run left stays
         raise EmotionError(all_failed(skipped))
@@ -101,16 +110,12 @@ def analyze_pictures(
             if show and not window.show(annotated):
                 break
     summary = Summary(pictures, found, faceless, tuple(skipped))
-    print(summary, file=sys.stderr)
-    if output is not None:
-        print(f"written to {os.fspath(output)}", file=sys.stderr)
+    summary.tell(output)
     return summary
 
 
-def _keep_readable(
-    results: Iterator[Labelled | EmotionError], skipped: list[str]
-) -> Iterator[Labelled]:
-    """Each picture that could be read; of the others a sentence goes to `skipped`."""
+def keep_readable(results: Iterable[One | EmotionError], skipped: list[str]) -> Iterator[One]:
+    """What was made of each readable picture; of the others a sentence goes to `skipped`."""
     for result in results:
         if isinstance(result, EmotionError):
             skipped.append(str(result))

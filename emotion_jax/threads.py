@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 In = TypeVar("In")
@@ -14,6 +15,13 @@ Out = TypeVar("Out")
 
 # The cores that this process may use (a job of SLURM, a container); macOS does not tell.
 CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def batched(items: Iterable[In], count: int) -> Iterator[list[In]]:
+    """Lists of `count` items, the last one shorter; `itertools` has it from Python 3.12 on."""
+    items = iter(items)
+    while some := list(islice(items, count)):
+        yield some
 
 
 def map_ahead(

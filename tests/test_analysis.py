@@ -65,7 +65,7 @@ def test_few_pictures_are_held_at_a_time(monkeypatch, predictor):
     taken = 0
     for _ in analysis.label_each(give(), predictor, faces.DEFAULT):
         taken += 1
-        assert given - taken < 2 * analysis.WORKERS
+        assert given - taken < 2 * analysis._WORKERS
     assert taken == 100 == len(alive)
 
 

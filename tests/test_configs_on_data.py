@@ -1,18 +1,13 @@
 """`launch.py` with each config for people's own data, from a folder to a test score, made small."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from false_affectnet import write_npy, write_plain_csv
 from false_pictures import make_face
+from launching import launch
 from PIL import Image
-
-ROOT = Path(__file__).parent.parent
 
 
 def write_folder(root):
@@ -41,16 +36,8 @@ def test_a_config_trains_on_its_data(config, tmp_path):
     write(tmp_path / "faces")
     common = f"data.dir={tmp_path}/faces data.cache_dir={tmp_path}/cache model.dtype=float32"
     changes = [*common.split(), "batch_size=8", "num_epochs=1", *changes]
-    done = subprocess.run(
-        [sys.executable, "launch.py", f"--config=configs/{config}.py"]
-        + [f"--workdir={tmp_path}/run", *(f"--config.{change}" for change in changes)],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    words = [f"--config=configs/{config}.py", f"--workdir={tmp_path}/run"]
+    done = launch(*words, *(f"--config.{change}" for change in changes), timeout=400)
     assert done.returncode == 0, done.stderr
     assert "kept 24 train, 8 validation" in done.stdout
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())

@@ -1,30 +1,17 @@
 """launch.py as people type it, in a process of its own."""
 
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from absl.flags import FlagValues
+from launching import launch
 
 from emotion_jax import command_line
 
 ROOT = Path(__file__).parent.parent
 QUICK = "--config=configs/quickstart.py"
-
-
-def launch(*arguments, code=None):
-    return subprocess.run(
-        [sys.executable, *(["-c", code] if code else ["launch.py"]), *arguments],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def test_help():

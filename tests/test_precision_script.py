@@ -16,24 +16,13 @@ from emotion_jax.paths import find_images
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (0, 3)
-# launch.py, which also knows a network that compiles at once, and computes in what it is told.
+# launch.py, which also knows a network that compiles at once.
 PROGRAM = """
 import runpy
-import flax.linen as nn
+import tiny_runs
 from emotion_jax import models
-from emotion_jax.models.layers import global_max_pool
 
-class Tiny(nn.Module):
-    num_classes: int | None = 8
-    dtype: str = "float32"
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, x, *, train):
-        x = nn.Conv(8, (3, 3), dtype=self.dtype)(x)
-        return nn.Dense(self.num_classes)(global_max_pool(nn.relu(x)).astype("float32"))
-
-models.MODELS["tiny"] = Tiny
+models.MODELS["tiny"] = tiny_runs.Tiny
 runpy.run_path(ROOT, run_name="__main__")
 """
 CONFIG = """

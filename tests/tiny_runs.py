@@ -26,7 +26,7 @@ class Tiny(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train):
-        x = nn.Conv(8, (3, 3))(x)
+        x = nn.Conv(8, (3, 3), dtype=self.dtype)(x)
         x = nn.BatchNorm(not train, momentum=0.5, axis_name=self.axis_name)(x)
         x = nn.Dropout(0.2, deterministic=not train)(nn.relu(x))
         return nn.Dense(self.num_classes)(global_max_pool(x))

@@ -123,9 +123,13 @@ class AffectNet:
         annotations = self._sets()[split] / "annotations"
         return sum(entry.name.endswith(EXPRESSION) for entry in os.scandir(annotations))
 
-    def rows_read(self) -> int:
-        """Of the split that is being read."""
-        return self._tally.rows
+    def rows_read(self, split: str) -> int:
+        """How many of them have been read so far."""
+        return self._tally.rows_read(split)
+
+    def spare(self, side: float) -> float:
+        """How many times smaller a picture may be decoded, by the longer side of its face's box."""
+        return self.crop_scale * side / (SPARE * self.size)
 
     def _root(self) -> Path:
         return Path(os.path.expanduser(self.folder))
@@ -165,8 +169,7 @@ class AffectNet:
         if row.flaw:
             raise DroppedError(row.flaw)
         box = [float(row.fields[name]) for name in BOX]
-        most = self.crop_scale * max(box[2:]) / (SPARE * self.size)
-        picture = read_picture(files.locate(roots, row.path), most)
+        picture = read_picture(files.locate(roots, row.path), self.spare(max(box[2:])))
         return self._example(
             crop_box(picture, box, self.size, self.crop_scale, self.crop_shift),
             parse_expression(row.fields["expression"]),

@@ -19,7 +19,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from emotion_jax.data.affectnet import AffectNet
-from emotion_jax.data.builds import REPORT
+from emotion_jax.data.builds import OPTIONS, REPORT
 from emotion_jax.data.records import features
 from emotion_jax.data.tally import no_faces, source_report, summary
 from emotion_jax.errors import EmotionError
@@ -31,8 +31,6 @@ CITATION = """\
   journal={IEEE Transactions on Affective Computing},
   volume={10}, number={1}, pages={18--31}, year={2019},
 }"""
-# Beside the records: what they were made from.
-OPTIONS = "options.json"
 # Beyond a gigabyte TFDS sorts examples through a thousand files, by their keys' share of 2 ** 128,
 # and loads each file as a whole. Keys 0, 1, 2, ... would all go to the first; these go to the next
 # file after every 4,194 faces (632 MB at 224 pixels), and end at four million.

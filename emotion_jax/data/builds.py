@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from emotion_jax.errors import EmotionError
 # Goes up with every change of what a build holds, so that no cache serves the old.
 FORMAT = 4
 REPORT = "build_report.json"
+OPTIONS = "options.json"  # what it was made from
 # What the build's arrays hold of each split, see `Build`.
 _KINDS = ("targets", "digests", "places")
 # Faces between two looks of the progress line: it is redrawn ten times a second, not a thousand.
@@ -121,7 +122,7 @@ def _write(source: Source, folder: Path, options: str) -> None:
             arrays[f"targets.{split}"] = np.array(targets)
             arrays[f"digests.{split}"] = np.concatenate(marks)
             counts[split] = len(targets)
-    (folder / "options.json").write_text(options)
+    (folder / OPTIONS).write_text(options)
     report = source_report(source)
     if report is not None:
         (folder / REPORT).write_text(json.dumps(report, indent=1))
@@ -139,7 +140,10 @@ def _noted(
 ) -> Iterator[Example]:
     """Yields a split's examples, and notes their targets and the marks of their pixels."""
     total = source.rows(split) if hasattr(source, "rows") else None
-    read: Callable[[], int] = getattr(source, "rows_read", lambda: len(targets))
+
+    def read() -> int:
+        return source.rows_read(split) if hasattr(source, "rows_read") else len(targets)
+
     line = progress.add_task(split, total=total, of=f" of {total:,}" if total else "")
     for example in source.examples(split):
         targets.append(example[source.targets])

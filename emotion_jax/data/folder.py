@@ -80,9 +80,9 @@ class Folder:
         """How many files a split has."""
         return sum(1 for _ in self._pictures(split))
 
-    def rows_read(self) -> int:
-        """Of the split that is being read."""
-        return self._tally.rows
+    def rows_read(self, split: str) -> int:
+        """How many of them have been read so far."""
+        return self._tally.rows_read(split)
 
     def _root(self) -> Path:
         return Path(os.path.expanduser(self.folder))

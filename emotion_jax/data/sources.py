@@ -25,8 +25,8 @@ class Source(Protocol):
 
     A source may have `extras`, the names of the further numbers in its examples; `report()`, which
     says what became of the rows read so far (`tally.Report`); and, for a progress bar,
-    `rows(split)`, about how many rows a split has, and, where some are dropped, `rows_read()`, how
-    many of them have been read.
+    `rows(split)`, about how many rows a split has, and, where some are dropped,
+    `rows_read(split)`, how many of them have been read.
     """
 
     @property

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypedDict, TypeVar
 from emotion_jax.data.sources import Example, Source
 from emotion_jax.data.threads import map_ahead
 from emotion_jax.errors import EmotionError
+from emotion_jax.threads import batched
 
 if TYPE_CHECKING:  # OpenCV: only who reads pictures waits for it
     from emotion_jax.images import Reduced
@@ -36,22 +37,14 @@ class Named(Protocol):
 
 RowT = TypeVar("RowT", bound=Named)
 
-
 # Rows that a thread takes at a time: handing over one by one costs a tenth of the pace.
 _TOGETHER = 8
-
-
-def _lists(rows: Iterable[RowT]) -> Iterator[list[RowT]]:
-    rows = iter(rows)
-    while some := list(itertools.islice(rows, _TOGETHER)):
-        yield some
 
 
 class Tally:
     """Counts rows while they are read; a split that is read again is counted anew."""
 
     def __init__(self) -> None:
-        self.rows = 0  # of the split that was read last, so far
         self._kept: dict[str, int] = {}
         self._dropped: dict[str, list[tuple[str, str]]] = {}
 
@@ -65,7 +58,7 @@ class Tally:
           rows: in the order of the result.
           read: makes a row's face, or raises a `DroppedError`.
         """
-        self._kept[split], self._dropped[split], self.rows = 0, [], 0
+        self._kept[split], self._dropped[split] = 0, []
 
         def attempt(some: list[RowT]) -> list[tuple[str, Example | DroppedError]]:
             done: list[tuple[str, Example | DroppedError]] = []
@@ -76,14 +69,17 @@ class Tally:
                     done.append((row.name, reason))
             return done
 
-        with contextlib.closing(map_ahead(attempt, _lists(rows))) as results:
+        with contextlib.closing(map_ahead(attempt, batched(rows, _TOGETHER))) as results:
             for name, example in itertools.chain.from_iterable(result() for result in results):
-                self.rows += 1
                 if isinstance(example, DroppedError):
                     self._dropped[split].append((str(example), name))
                 else:
                     self._kept[split] += 1
                     yield example
+
+    def rows_read(self, split: str) -> int:
+        """How many rows of a split have been read so far."""
+        return self._kept[split] + len(self._dropped[split])
 
     def report(self) -> Report:
         """What became of the rows of every split read so far."""
