@@ -202,3 +202,22 @@ def test_a_feed_is_kept_before_the_next_one_fails(benchmarks, name, tmp_path, mo
     assert kept["device"] == "An Abacus (Wood)" and kept["changes"] == ["batch_size=4"]
     assert kept["commit"] == "abc1234" and kept["versions"]["jax"]
     assert re.search(r"resident +100 +90 +0.90 +80 +0.80", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("faces", ["10000", "0"])
+def test_a_number_of_faces_that_cannot_be_drawn_is_told(benchmarks, faces, monkeypatch, capsys):
+    import train_run
+
+    monkeypatch.setattr(sys, "argv", ["train_run.py", f"--faces={faces}"])
+    with pytest.raises(SystemExit):
+        train_run.main()
+    assert "--faces: people are drawn in full; give a multiple of 64" in capsys.readouterr().err
+
+
+def test_the_usual_number_of_faces_can_be_drawn():
+    from emotion_jax.data.drawn_faces import DrawnFaces
+
+    words = (ROOT / "benchmarks" / "train_run.py").read_text()
+    usual = int(re.search(r"--faces=(\d+)", words)[1])
+    assert re.search(r"default=([\d_]+)", words)[1].replace("_", "") == str(usual)
+    assert DrawnFaces(train_faces=usual, validation_faces=usual // 8)
