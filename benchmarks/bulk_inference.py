@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import os
 import statistics
 import sys
@@ -33,11 +32,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measuring import device_name
-from train_step import commit
+from measuring import commit, device_name, save_table
 
 import emotion_jax as ej
-from emotion_jax.atomic import replace_text
 from emotion_jax.crops import WORKERS, analyze_crops
 from emotion_jax.errors import run
 from emotion_jax.images import read_image, write_image
@@ -106,8 +103,7 @@ def measure(
                 print(f"{name:<44}{rates[name]:>10.0f}", flush=True)
         if flags.output:
             done = {**about, "rounds": flags.rounds - left, "faces_per_s": rates}
-            flags.output.parent.mkdir(parents=True, exist_ok=True)
-            replace_text(flags.output, json.dumps(done, indent=1) + "\n")
+            save_table(done, flags.output)
     first, *others = (read() for name, read in readers.items() if name.startswith("predictor"))
     for other in others:
         print(f"largest difference of a probability: {np.abs(other - first).max():.4f}")

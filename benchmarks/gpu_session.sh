@@ -93,7 +93,7 @@ peers)
     ;;
 run)
     within python3 benchmarks/train_run.py --config="${CONFIG:-configs/simplenet.py}" \
-        --faces="${COUNT:-100000}" --set batch_size="${BATCH:-1024}" --set data.holdout=0 \
+        --faces="${COUNT:-102400}" --set batch_size="${BATCH:-1024}" --set data.holdout=0 \
         --output="$results"
     within python3 benchmarks/bulk_inference.py --faces="${BULK:-65536}" \
         --pictures="${PICTURES:-20000}" --batch ${BULK_BATCHES:-256 4096} \

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from emotion_jax.atomic import replace_text
+
 # Windows of steps whose median counts: fewer where a single step takes long.
 FEWEST, MOST = 3, 9
 
@@ -85,6 +87,23 @@ def results_path(output: Path, stem: str, device: str) -> Path:
         return output
     name = re.sub("[^a-z0-9]+", "-", device.lower()).strip("-")
     return output / f"{stem}-{name}.json"
+
+
+def save_table(table: dict[str, Any], path: Path) -> None:
+    """Writes a table as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, json.dumps(table, indent=1) + "\n")
+
+
+def commit() -> str:
+    """Of the code that is measured; empty outside a checkout."""
+    if said := os.environ.get("COMMIT"):
+        return said
+    here = Path(__file__).parent
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    with contextlib.suppress(OSError):  # no git
+        return subprocess.run(command, capture_output=True, text=True, cwd=here).stdout.strip()
+    return ""
 
 
 def serve(work: Callable[..., dict[str, Any]]) -> None:

@@ -27,11 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import processor
+from measuring import commit, save_table
 from running import ROOT, Run, Runner, TimeIsUp, parse_overrides, table
-from train_step import commit
 
-from emotion_jax.atomic import replace_text
 from emotion_jax.errors import EmotionError, run
 from emotion_jax.figures import INK, MUTED, VAL, make_figure, save_figure, style
 
@@ -39,7 +37,12 @@ COLORS = {"float32": VAL, "bfloat16": "#d08a2e"}
 SHOWN = {"val/accuracy": "validation accuracy, %", "val/loss": "validation loss"}
 KEPT = ("epoch", *SHOWN, "train/accuracy", "train/loss")
 # In a process of its own: it would hold the device's memory.
-DEVICE = "import jax; print('\\n' + jax.devices()[0].device_kind)"
+DEVICE = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from measuring import device_name
+print("\\n" + device_name())
+"""
 
 # By precision, by seed, by key: a value an epoch, None where it was not finite.
 Curves = dict[str, dict[str, dict[str, list[Any]]]]
@@ -96,9 +99,8 @@ def train_all(runner: Runner, runs: Sequence[Run]) -> int:
 
 def note_machine(runner: Runner) -> None:
     """Keeps what trains: a row for each device, code and set of versions that takes part."""
-    device = runner.call("device", ["-c", DEVICE]).splitlines()[-1]
     machine = {
-        "device": processor() if device == "cpu" else device,
+        "device": runner.call("device", ["-c", DEVICE]).splitlines()[-1],
         "commit": commit(),
         "versions": {name: version(name) for name in ("jax", "flax", "optax")},
     }
@@ -129,8 +131,7 @@ def show(runner: Runner, runs: Sequence[Run], curves: Curves, every: int) -> Non
     scores = [row for row in rows if row["label"] in labels]
     compared = compare(curves)
     about = {"settings": runs[0].settings(), "machines": [without_label(row) for row in machines]}
-    text = json.dumps({**about, "curves": curves, "compared": compared}, indent=1)
-    replace_text(runner.folder / "precision.json", text + "\n")
+    save_table({**about, "curves": curves, "compared": compared}, runner.folder / "precision.json")
     draw(curves, runner.folder / "precision.png")
     for machine in machines:
         versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())

@@ -32,10 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import device_name, results_path, serve, time_steps
-from train_step import commit
-
-from emotion_jax.atomic import replace_text
+from measuring import commit, device_name, results_path, save_table, serve, time_steps
 
 HERE = Path(__file__).parent
 # Every drawn person has eight faces, in both splits, and one is an eighth of the other.
@@ -89,8 +86,7 @@ def save(rows: list[dict[str, Any]], flags: argparse.Namespace) -> None:
         "versions": {name: version(name) for name in ("jax", "flax", "optax")},
         "rows": rows,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path, json.dumps(table, indent=1) + "\n")
+    save_table(table, path)
 
 
 def show(row: dict[str, Any], *, head: bool) -> None:

@@ -22,12 +22,10 @@ Outside a checkout the environment's COMMIT names the code.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import itertools
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -37,9 +35,7 @@ from typing import Any
 
 from flops import SIZES, training_flops
 from levers import complaint
-from measuring import Failed, Late, ask, results_path
-
-from emotion_jax.atomic import replace_text
+from measuring import Failed, Late, ask, commit, results_path, save_table
 
 HERE = Path(__file__).parent
 # What tells a row from another, and what rows have that do not say it.
@@ -90,7 +86,7 @@ def fill(asked: Asked, flags: argparse.Namespace) -> Path | None:
         if not measure(table, key, asked[key], session["commit"], deadline):
             print("time is up; the same command goes on from here", file=sys.stderr)
             break
-        save(table, path)
+        save_table(table, path)
     return path
 
 
@@ -234,12 +230,6 @@ def read(path: Path) -> Row:
     return table
 
 
-def save(table: Row, path: Path) -> None:
-    """Writes a table, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path, json.dumps(table, indent=1) + "\n")
-
-
 def show(table: Row) -> None:
     """Prints a table."""
     for precision in sorted({row["precision"] for row in table["rows"]}):
@@ -280,16 +270,6 @@ def describe_failed(row: Row) -> str:
 def _special(row: Row) -> str:
     width = "" if row["width"] == 1 else f"  width {row['width']:g}"
     return f"{width}  {row['xla_flags']}".rstrip()
-
-
-def commit() -> str:
-    """Of the code that is measured; empty outside a checkout."""
-    if said := os.environ.get("COMMIT"):
-        return said
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    with contextlib.suppress(OSError):  # no git
-        return subprocess.run(command, capture_output=True, text=True, cwd=HERE).stdout.strip()
-    return ""
 
 
 if __name__ == "__main__":

@@ -214,10 +214,19 @@ def test_a_number_of_faces_that_cannot_be_drawn_is_told(benchmarks, faces, monke
     assert "--faces: people are drawn in full; give a multiple of 64" in capsys.readouterr().err
 
 
-def test_the_usual_number_of_faces_can_be_drawn():
+@pytest.mark.parametrize(
+    "name, option",
+    [
+        ("train_run.py", r"--faces=(\d+)"),
+        ("train_run.py", r"\"--faces\", type=int, default=([\d_]+)"),
+        ("gpu_session.sh", r"--faces=\"\$\{COUNT:-(\d+)\}"),
+    ],
+)
+def test_the_usual_number_of_faces_can_be_drawn(benchmarks, name, option):
+    from train_run import MULTIPLE
+
     from emotion_jax.data.drawn_faces import DrawnFaces
 
-    words = (ROOT / "benchmarks" / "train_run.py").read_text()
-    usual = int(re.search(r"--faces=(\d+)", words)[1])
-    assert re.search(r"default=([\d_]+)", words)[1].replace("_", "") == str(usual)
+    usual = int(re.search(option, (ROOT / "benchmarks" / name).read_text())[1])
+    assert usual % MULTIPLE == 0
     assert DrawnFaces(train_faces=usual, validation_faces=usual // 8)

@@ -38,7 +38,8 @@ except ImportError as error:
 NAME, VERSION = "faces", "1.0.0"
 # Of a file of records, as TFDS has it: large enough that few are open, small enough to be moved.
 SHARD_BYTES = 1 << 30
-# An element of tf.data costs 0.2 ms, whatever it holds: as much as reading 50 faces of 64 pixels.
+# An element of tf.data costs 0.2 to 0.4 ms, whatever it holds: as much as reading 40 to 80 faces of
+# 64 pixels.
 # Batches that are smaller than this travel several at a time.
 ELEMENT_BYTES = 8 << 20
 # A record in a TFRecord file: its length (8 bytes), a checksum (4), the record, a checksum (4).
