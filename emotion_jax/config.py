@@ -31,7 +31,7 @@ def default_config() -> ConfigDict:
             "mean": (0.5,),
             "std": (0.25,),
             # Weights to begin with: a folder that emotion_jax.export wrote, a run, a shipped name.
-            # Read once; "" draws them.
+            # Read once; "" draws them. A narrower network's are widened.
             "init_from": "",
             "batch_size": 128,
             # Larger: nothing is kept for gradients. It must be a multiple of the devices.

@@ -11,6 +11,7 @@ import numpy as np
 from emotion_jax.errors import EmotionError
 from emotion_jax.inference import read_variables
 from emotion_jax.steps import TrainState
+from emotion_jax.widening import widen
 
 # What the weights must have been trained with for the run to begin where they ended.
 PIXELS = ("grey", "channels", "mean", "std")
@@ -20,7 +21,7 @@ def begin_from(path: str, state: TrainState, meta: dict[str, Any]) -> tuple[Trai
     """Puts trained weights into a state that was just drawn, wherever its network has the layer.
 
     A layer that the weights lack stays as it was drawn: the top of a VGG16, or the head where they
-    know another number of classes.
+    know another number of classes. Weights of a narrower network are widened.
 
     Args:
       path: as `inference.load_predictor` takes it, or weights that name no emotions.
@@ -34,14 +35,21 @@ def begin_from(path: str, state: TrainState, meta: dict[str, Any]) -> tuple[Trai
       EmotionError: the weights are of another network, or of other pixels.
     """
     arrays, theirs = read_variables(path)
-    for key, mine in {**_network(meta), **_pixels(meta)}.items():
-        other = {**_network(theirs), **_pixels(theirs)}[key]
+    for key, mine in {"model.name": meta["model"]["name"], **_pixels(meta)}.items():
+        other = {"model.name": theirs["model"]["name"], **_pixels(theirs)}[key]
         if mine != other:
             raise EmotionError(f"{key}: {mine}, but '{path}' has {other}; set the same")
+    new = {"params": state.params, "batch_stats": state.batch_stats}
+    width, other = (m["model"].get("width", 1.0) for m in (meta, theirs))
+    if width < other:
+        raise EmotionError(f"model.width: {width}, but '{path}' has {other}; set as much or more")
+    if width > other:
+        places = jax.tree_util.tree_flatten_with_path(new)[0]
+        arrays = widen(arrays, {_name(place): leaf.shape for place, leaf in places}, seed=0)
     drawn = set()
 
     def begin(place: Any, leaf: jax.Array) -> jax.Array:
-        name = "/".join(entry.key for entry in place)
+        name = _name(place)
         layer, found = name.split("/")[1], arrays.get(name)
         if found is None or (layer == "head" and found.shape != leaf.shape):
             drawn.add(layer)
@@ -55,7 +63,6 @@ def begin_from(path: str, state: TrainState, meta: dict[str, Any]) -> tuple[Trai
             leaf.shape, leaf.sharding, lambda index: np.array(found[index], leaf.dtype)
         )
 
-    new = {"params": state.params, "batch_stats": state.batch_stats}
     new = jax.tree_util.tree_map_with_path(begin, new)
     if len(drawn) == len(state.params):
         raise EmotionError(f"init_from: '{path}' has no layer of this network; name another")
@@ -64,8 +71,8 @@ def begin_from(path: str, state: TrainState, meta: dict[str, Any]) -> tuple[Trai
     return dataclasses.replace(state, **new, ema=ema), sorted(drawn)
 
 
-def _network(meta: dict[str, Any]) -> dict[str, Any]:
-    return {"model.name": meta["model"]["name"], "model.width": meta["model"].get("width", 1.0)}
+def _name(place: Any) -> str:
+    return "/".join(entry.key for entry in place)
 
 
 def _pixels(meta: dict[str, Any]) -> dict[str, Any]:

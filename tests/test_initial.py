@@ -75,10 +75,27 @@ def test_other_pixels_and_networks_are_told(weights):
             make_meta("vgg16", OPTIONS, ImageSpec(size=32)),
             r"mean: \(0.5,\), but .* \(0.4, 0.3, 0.2",
         ),
-        (make_meta("vgg16", {"width": 0.5}, SPEC), "model.width: 0.5, but"),
+        (make_meta("vgg16", {"width": 1 / 128}, SPEC), "model.width: 0.0078125, but"),
         (make_meta("simplenet", OPTIONS, SPEC), "model.name: simplenet, but"),
     ):
         with pytest.raises(EmotionError, match=message):
             begin_from(folder, state, other)
     with pytest.raises(EmotionError, match="no workdir"):
         begin_from(folder + "/none", state, meta)
+
+
+def test_narrower_weights_are_widened(tmp_path):
+    meta, state = make(name="simplenet")
+    save_weights(tmp_path, {"params": state.params, "batch_stats": state.batch_stats}, meta)
+    wide = {**meta, "model": {**meta["model"], "width": 1 / 4}}
+    model, spec, _ = model_from_meta(wide)
+    drawn = init_state(jax.random.key(1), model=model, tx=optax.sgd(0.1), spec=spec, ema=True)
+    begun, left = begin_from(str(tmp_path), drawn, wide)
+    assert left == []
+    for params in (begun.params, begun.ema["params"]):
+        kernel = np.asarray(params["conv02"]["kernel"])
+        features = state.params["conv02"]["kernel"].shape[-1]
+        assert len(np.unique(kernel[0, 0, 0])) == features < kernel.shape[-1]
+    save_weights(tmp_path, {"params": begun.params, "batch_stats": begun.batch_stats}, wide)
+    with pytest.raises(EmotionError, match="model.width: 0.015625, .* has 0.25; set as much or"):
+        begin_from(str(tmp_path), state, meta)
