@@ -34,6 +34,7 @@ class Augmentation:
       darkness: probability of losing up to seven eighths of the light, and of a camera's noise.
       backlight: probability of a bright window behind the head.
       blur: probability of being out of focus, or moving.
+      jpeg: probability of being compressed, to a quality of 8 to 60.
       erase: probability of painting over a rectangle (Zhong et al., arXiv 1708.04896).
       erase_area: largest share of the picture that the rectangle covers.
       mixup: alpha of Beta(alpha, alpha) (Zhang et al., arXiv 1710.09412); 0 is off.
@@ -51,6 +52,7 @@ class Augmentation:
     darkness: float = 0.0
     backlight: float = 0.0
     blur: float = 0.0
+    jpeg: float = 0.0
     erase: float = 0.0
     erase_area: float = 0.25
     mixup: float = 0.0
@@ -163,7 +165,7 @@ def _random_glasses(key: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def _random_light(key: jax.Array, image: jax.Array, config: Augmentation) -> jax.Array:
-    """Darkness, backlight and blur, in the order in which they come about."""
+    """Backlight, blur, darkness and compression, in the order in which they come about."""
     height, width, _ = image.shape
     keys = jax.random.split(key, 6)
     if config.backlight:
@@ -181,6 +183,11 @@ def _random_light(key: jax.Array, image: jax.Array, config: Augmentation) -> jax
         noise = sigma * jax.random.normal(noise, (height, width, 1))
         dark = conditions.darken(image, light, noise)
         image = _sometimes(keys[5], config.darkness, dark, image)
+    if config.jpeg:
+        # A key of its own, so that what was drawn before this existed is drawn still.
+        drawn, does = jax.random.split(jax.random.fold_in(key, 1))
+        pressed = conditions.compress(image, jax.random.uniform(drawn, minval=8.0, maxval=60.0))
+        image = _sometimes(does, config.jpeg, pressed, image)
     return image
 
 

@@ -1,4 +1,4 @@
-"""What a camera's faces suffer and a data set's do not: glasses, darkness, backlight, blur.
+"""What a camera's faces suffer and a data set's do not: glasses, bad light, blur, compression.
 
 Pure JAX, for one face at a time: float `[H, W, C]` in 0..255, framed as FER2013's are. Nothing is
 drawn at random here; `augmentation` does that.
@@ -8,12 +8,31 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Where the eyes lie, the left one of the picture first: (y, x) as shares of height and width.
 EYES = ((0.385, 0.32), (0.385, 0.68))
 
 # How square a lens is: 2 is an ellipse, more and more a rectangle.
 LENS_POWER = 3.0
+
+# The brightness table of the JPEG standard (ITU-T T.81, table K.1): steps of a block's frequencies,
+# down and along, at quality 50.
+JPEG_STEPS = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ]
+)
+# The cosines of eight samples, an orthogonal matrix: frequency by sample.
+_COSINES = np.cos(np.pi / 16 * np.outer(np.arange(8), 2 * np.arange(8) + 1)) / 2
+_COSINES[0] /= np.sqrt(2)
 
 
 def wear_glasses(
@@ -92,6 +111,28 @@ def blur(image: jax.Array, across: jax.Array | float, down: jax.Array | float) -
     rows, columns = _blurring(image.shape[0], down), _blurring(image.shape[1], across)
     # Sums of rounded weights may pass 1 by a little.
     return jnp.clip(jnp.einsum("ij,jkc,lk->ilc", rows, image, columns), 0, 255)
+
+
+def compress(image: jax.Array, quality: jax.Array | float) -> jax.Array:
+    """Loses what a JPEG loses, each channel as if it were brightness; in whole intensities.
+
+    Args:
+      image: `[H, W, C]`.
+      quality: 1..100, as libjpeg counts.
+    """
+    height, width, channels = image.shape
+    scale = jnp.where(quality < 50, 5000 / quality, 200 - 2 * quality)
+    steps = jnp.clip(jnp.floor((JPEG_STEPS * scale + 50) / 100), 1, 255)
+    padding = [(0, -side % 8) for side in (height, width)]
+    x = jnp.pad(jnp.round(image) - 128, (*padding, (0, 0)), mode="edge")
+    x = x.reshape(x.shape[0] // 8, 8, x.shape[1] // 8, 8, channels)
+    # Rounded products of a graphics card would move frequencies to another step.
+    with jax.default_matmul_precision("highest"):
+        x = jnp.einsum("ui,aibjc,vj->aubvc", _COSINES, x, _COSINES)
+        x = jnp.round(x / steps[:, None, :, None]) * steps[:, None, :, None]
+        x = jnp.einsum("ui,aubvc,vj->aibjc", _COSINES, x, _COSINES)
+    x = x.reshape(x.shape[0] * 8, -1, channels)[:height, :width]
+    return jnp.clip(jnp.round(x + 128), 0, 255)
 
 
 def _blurring(count: int, sigma: jax.Array | float) -> jax.Array:

@@ -76,7 +76,25 @@ def test_blur_is_gaussian(across, down):
     np.testing.assert_allclose(conditions.blur(GREY, 3.0, 1.0), GREY, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["glasses", "darkness", "backlight", "blur"])
+@pytest.mark.parametrize("quality", [5, 10, 25, 50, 75, 95])
+@pytest.mark.parametrize("shape", [(48, 48), (30, 41)])
+def test_compression_is_jpeg(shape, quality):
+    chance = np.random.default_rng(0)
+    image = cv2.GaussianBlur(chance.uniform(-300, 500, shape), (0, 0), 2)  # some of it overflows
+    image = np.clip(image + chance.normal(0, 8, shape), 0, 255).astype(np.uint8)
+    ours = conditions.compress(jnp.asarray(image, jnp.float32)[..., None], quality)[..., 0]
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    theirs = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE).astype(float)
+    away = np.abs(ours - theirs)
+    # libjpeg's cosines are whole numbers: here and there a frequency takes another step.
+    assert away.mean() < 0.4
+    assert np.abs(theirs - image).mean() > 2 * away.mean()
+    assert (
+        conditions.compress(jnp.full((9, 9, 3), 128.0), quality).tolist() == [[[128.0] * 3] * 9] * 9
+    )
+
+
+@pytest.mark.parametrize("name", ["glasses", "darkness", "backlight", "blur", "jpeg"])
 def test_each_is_drawn_with_its_probability(name):
     count = 400
     faces = jax.random.uniform(jax.random.key(0), (48, 48, 1), maxval=255.0)
@@ -103,5 +121,5 @@ def test_they_leave_what_was_drawn_before_them():
     }
     keys = jax.random.split(jax.random.key(0), 16)
     before = augment(batch, keys, Augmentation(erase=0.5))["image"]
-    after = augment(batch, keys, Augmentation(erase=0.5, blur=1e-9))["image"]
+    after = augment(batch, keys, Augmentation(erase=0.5, blur=1e-9, jpeg=1e-9))["image"]
     np.testing.assert_array_equal(before, after)
