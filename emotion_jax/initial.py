@@ -11,6 +11,7 @@ import numpy as np
 from emotion_jax.errors import EmotionError
 from emotion_jax.inference import read_variables
 from emotion_jax.steps import TrainState
+from emotion_jax.weights import flatten, name_of
 from emotion_jax.widening import widen
 
 # What the weights must have been trained with for the run to begin where they ended.
@@ -35,21 +36,20 @@ def begin_from(path: str, state: TrainState, meta: dict[str, Any]) -> tuple[Trai
       EmotionError: the weights are of another network, or of other pixels.
     """
     arrays, theirs = read_variables(path)
-    for key, mine in {"model.name": meta["model"]["name"], **_pixels(meta)}.items():
-        other = {"model.name": theirs["model"]["name"], **_pixels(theirs)}[key]
-        if mine != other:
+    others = _must_agree(theirs)
+    for key, mine in _must_agree(meta).items():
+        if mine != (other := others[key]):
             raise EmotionError(f"{key}: {mine}, but '{path}' has {other}; set the same")
     new = {"params": state.params, "batch_stats": state.batch_stats}
     width, other = (m["model"].get("width", 1.0) for m in (meta, theirs))
     if width < other:
         raise EmotionError(f"model.width: {width}, but '{path}' has {other}; set as much or more")
     if width > other:
-        places = jax.tree_util.tree_flatten_with_path(new)[0]
-        arrays = widen(arrays, {_name(place): leaf.shape for place, leaf in places}, seed=0)
+        arrays = widen(arrays, {name: leaf.shape for name, leaf in flatten(new).items()}, seed=0)
     drawn = set()
 
     def begin(place: Any, leaf: jax.Array) -> jax.Array:
-        name = _name(place)
+        name = name_of(place)
         layer, found = name.split("/")[1], arrays.get(name)
         if found is None or (layer == "head" and found.shape != leaf.shape):
             drawn.add(layer)
@@ -71,10 +71,7 @@ def begin_from(path: str, state: TrainState, meta: dict[str, Any]) -> tuple[Trai
     return dataclasses.replace(state, **new, ema=ema), sorted(drawn)
 
 
-def _name(place: Any) -> str:
-    return "/".join(entry.key for entry in place)
-
-
-def _pixels(meta: dict[str, Any]) -> dict[str, Any]:
+def _must_agree(meta: dict[str, Any]) -> dict[str, Any]:
     spec = meta["spec"]
-    return {key: tuple(v) if isinstance(v := spec[key], list) else v for key in PIXELS}
+    pixels = {key: tuple(v) if isinstance(v := spec[key], list) else v for key in PIXELS}
+    return {"model.name": meta["model"]["name"], **pixels}

@@ -105,7 +105,7 @@ def load_weights(folder: str | Path, shapes: Any, sha256: str | None) -> Any:
     import jax  # not at the top: who looks for weights need not wait for it
 
     return jax.tree_util.tree_map_with_path(
-        lambda place, x: arrays[_name(place)].astype(x.dtype), shapes
+        lambda place, x: arrays[name_of(place)].astype(x.dtype), shapes
     )
 
 
@@ -138,10 +138,11 @@ def flatten(tree: Any) -> dict[str, Any]:
     """The arrays of a tree, each named by its place: "params/conv01/kernel"."""
     import jax  # likewise
 
-    return {_name(place): x for place, x in jax.tree_util.tree_leaves_with_path(tree)}
+    return {name_of(place): x for place, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _name(place: Any) -> str:
+def name_of(place: Any) -> str:
+    """The name of an array, from its place in a tree as JAX tells it."""
     return "/".join(entry.key for entry in place)
 
 

@@ -17,11 +17,9 @@ import numpy as np
 # 1, 0.2 at 2. But the further, the more do two large shares cancel, until dropout takes one away.
 SPREAD = 1.0
 
-Arrays = Mapping[str, np.ndarray]
-
 
 def widen(
-    arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], seed: int
+    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], seed: int
 ) -> dict[str, np.ndarray]:
     """Widens a network's layers.
 
