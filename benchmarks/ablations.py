@@ -60,6 +60,13 @@ VARIANTS: dict[str, dict[str, Any | Callable[[Any], Any]]] = {
         "optimizer.learning_rate": 1e-3,
         "optimizer.weight_decay": 0.05,
     },
+    # Steps of Adam's size, for convolutions along each direction as far as along any other.
+    "muon": {
+        "optimizer.name": "muon",
+        "optimizer.learning_rate": 2e-3,
+        "optimizer.weight_decay": 0.05,
+        "optimizer.momentum": 0.95,
+    },
     "half-epochs": {"num_epochs": half},
     "twice-epochs": {"num_epochs": twice},
 }

@@ -157,9 +157,9 @@ def _random_glasses(key: jax.Array, image: jax.Array) -> jax.Array:
         frame=0.03 + 0.12 * frame**2,
         # Most frames are dark, some of bright metal.
         frame_value=jnp.where(value < 0.8, 75 * value, 255 * value),
-        # Half are clear, a quarter dark, a quarter mirror.
-        tint=jnp.where((kind > 0.5) & (kind < 0.75), 0.4 + 0.6 * tint, 0.1 * tint),
-        glare=jnp.where(kind >= 0.75, 0.15 + 0.9 * glare, 0.0),
+        # Half mirror, which is hardest; of the others most are clear.
+        tint=jnp.where((kind > 0.3) & (kind < 0.5), 0.4 + 0.6 * tint, 0.1 * tint),
+        glare=jnp.where(kind >= 0.5, 0.15 + 0.9 * glare, 0.0),
         glare_slope=2 * slope - 1,
     )
 

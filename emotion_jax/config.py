@@ -102,7 +102,7 @@ def default_config() -> ConfigDict:
                 "dtype": "float32",
             },
             "optimizer": {
-                # adamw, sgd (Nesterov) or adadelta.
+                # adamw, muon, sgd (Nesterov) or adadelta.
                 "name": "adamw",
                 "learning_rate": 1e-3,
                 "weight_decay": 0.0,

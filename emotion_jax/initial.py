@@ -18,7 +18,9 @@ from emotion_jax.widening import widen
 PIXELS = ("grey", "channels", "mean", "std")
 
 
-def begin_from(path: str, state: TrainState, meta: dict[str, Any]) -> tuple[TrainState, list[str]]:
+def begin_from(
+    path: str, state: TrainState, meta: dict[str, Any]
+) -> tuple[TrainState, list[str], float | None]:
     """Puts trained weights into a state that was just drawn, wherever its network has the layer.
 
     A layer that the weights lack stays as it was drawn: the top of a VGG16, or the head where they
@@ -30,7 +32,7 @@ def begin_from(path: str, state: TrainState, meta: dict[str, Any]) -> tuple[Trai
       meta: of the run, see `inference.make_meta`.
 
     Returns:
-      The state, and the layers that were left as drawn.
+      The state, the layers that were left as drawn, and the width of weights that were widened.
 
     Raises:
       EmotionError: the weights are of another network, or of other pixels.
@@ -68,7 +70,8 @@ def begin_from(path: str, state: TrainState, meta: dict[str, Any]) -> tuple[Trai
         raise EmotionError(f"init_from: '{path}' has no layer of this network; name another")
     # From its own leaves, for a donated state must not share any buffer.
     ema = jax.tree_util.tree_map_with_path(begin, state.ema)
-    return dataclasses.replace(state, **new, ema=ema), sorted(drawn)
+    state = dataclasses.replace(state, **new, ema=ema)
+    return state, sorted(drawn), other if width > other else None
 
 
 def _must_agree(meta: dict[str, Any]) -> dict[str, Any]:

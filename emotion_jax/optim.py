@@ -70,11 +70,13 @@ def make_optimizer(
     """Builds an optimizer; only kernels decay.
 
     Args:
-      name: "adamw", "sgd" (Nesterov momentum) or "adadelta" (what SimpNet was trained with).
+      name: "adamw", "muon" (a convolution's kernel moves as far in each of its directions; what is
+        no convolution, by adamw), "sgd" (Nesterov momentum) or "adadelta" (what SimpNet was trained
+        with).
       learning_rate: a number or a schedule.
-      weight_decay: decoupled from the gradient for adamw; added to it for sgd and adadelta.
-      momentum: of sgd, and adamw's b1.
-      b2: of adamw.
+      weight_decay: decoupled from the gradient for adamw and muon; added to it for the others.
+      momentum: of sgd and muon, and adamw's b1.
+      b2: of adamw, and of what muon leaves to it.
       rho: of adadelta.
       clip_norm: gradients of a larger global norm are scaled down to it; 0 is off.
     """
@@ -82,6 +84,8 @@ def make_optimizer(
         rule = optax.adamw(
             learning_rate, b1=momentum, b2=b2, weight_decay=weight_decay, mask=is_kernel
         )
+    elif name == "muon":
+        rule = _muon(learning_rate, momentum, b2, weight_decay)
     elif name in ("sgd", "adadelta"):
         step = (
             optax.sgd(learning_rate, momentum, nesterov=True)
@@ -90,8 +94,38 @@ def make_optimizer(
         )
         rule = optax.chain(optax.add_decayed_weights(weight_decay, is_kernel), step)
     else:
-        raise EmotionError(f"optimizer.name: '{name}'; use adamw, sgd or adadelta")
+        raise EmotionError(f"optimizer.name: '{name}'; use adamw, muon, sgd or adadelta")
     return optax.chain(optax.clip_by_global_norm(clip_norm), rule) if clip_norm else rule
+
+
+def _muon(
+    learning_rate: optax.ScalarOrSchedule, momentum: float, b2: float, weight_decay: float
+) -> optax.GradientTransformation:
+    """Jordan's Muon (2024); steps as large as Adam's, 0.2 in root mean square (arXiv 2502.16982).
+
+    A kernel `[H, W, in, out]` is the matrix `[H W in, out]` that its convolution multiplies with.
+    """
+
+    def matrices(kernels: Any) -> Any:
+        return jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers((0, 1, 2), 3), kernels)
+
+    def scaled(kernels: Any, _: Any = None) -> Any:
+        # Orthonormal columns or rows, whichever are fewer, have a mean square of 1 / the longer.
+        return jax.tree.map(
+            lambda k: 0.2 * max(k.size // k.shape[3], k.shape[3]) ** 0.5 * k, kernels
+        )
+
+    convolutions = optax.chain(
+        optax.contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=matrices),
+        optax.stateless(scaled),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+    rest = optax.adamw(learning_rate, momentum, b2, weight_decay=weight_decay, mask=is_kernel)
+    return optax.partition(
+        {"convolution": convolutions, "rest": rest},
+        lambda params: jax.tree.map(lambda p: "convolution" if p.ndim == 4 else "rest", params),
+    )
 
 
 def climb(params: Any, grads: Any, rho: float) -> Any:

@@ -131,8 +131,10 @@ def _start(
     log.rewind(step or 0)
     if step is None:
         if config.init_from:
-            state, drawn = begin_from(config.init_from, state, experiment.meta)
-            say(f"begins from {config.init_from}, drawn anew: {', '.join(drawn) or 'no layer'}")
+            state, drawn, width = begin_from(config.init_from, state, experiment.meta)
+            widened = f", widened from {width:g} to {config.model.width:g}" if width else ""
+            anew = ", ".join(drawn) or "no layer"
+            say(f"begins from {config.init_from}{widened}, drawn anew: {anew}")
         return state, metrics.empty(len(experiment.emotions))
     if step > experiment.total_steps:
         raise EmotionError(

@@ -11,7 +11,7 @@ from emotion_jax.errors import EmotionError
 from emotion_jax.models import VGG16, SimpleNetV2
 from emotion_jax.optim import is_kernel, make_optimizer, make_schedule
 
-OPTIMIZERS = ("adamw", "sgd", "adadelta")
+OPTIMIZERS = ("adamw", "muon", "sgd", "adadelta")
 
 
 def parameters(rng, model=None):
@@ -105,7 +105,7 @@ def test_only_kernels_decay(name):
                 assert not change.any(), (layer, leaf)
             else:  # towards 0
                 assert (change * before <= 0).all() and (change != 0).mean() > 0.99
-                if name == "adamw":
+                if name in ("adamw", "muon"):
                     np.testing.assert_allclose(change, -0.05 * before, rtol=1e-3, atol=1e-6)
                 elif name == "sgd":  # Nesterov: 1 + 0.9 times the first gradient
                     np.testing.assert_allclose(change, -0.095 * before, rtol=1e-3, atol=1e-6)
@@ -152,6 +152,21 @@ def adadelta(p, gradients, rate, decay, rho):
         yield p
 
 
+def muon(p, gradients, rate, decay, b1):
+    """Jordan, 2024, with the size of its steps from arXiv 2502.16982, momentum as in NAdam."""
+    m, shape = 0, (-1, p.shape[-1])
+    for t, g in enumerate(gradients):
+        m = b1 * m + (1 - b1) * g
+        ahead = b1 * m / (1 - b1 ** (t + 2)) + (1 - b1) * g / (1 - b1 ** (t + 1))
+        x = ahead.reshape(shape)
+        x = x / np.linalg.norm(x)
+        for _ in range(5):  # every singular value comes to 0.7 .. 1.2
+            gram = x.T @ x
+            x = 3.4445 * x + x @ (-4.775 * gram + 2.0315 * gram @ gram)
+        p = p - rate(t) * (0.2 * max(x.shape) ** 0.5 * x.reshape(p.shape) + decay * p)
+        yield p
+
+
 @pytest.mark.parametrize(
     ("name", "options", "loop"),
     [
@@ -179,6 +194,40 @@ def test_optimizers_take_the_published_steps(name, options, loop):
     assert np.abs(seen[-1]["layer"]["kernel"] - params["layer"]["kernel"]).min() > 1e-5
 
 
+@pytest.mark.parametrize("shape", [(3, 3, 4, 5), (1, 1, 3, 8)])
+def test_muon_steps_by_directions(shape):
+    """Convolutions by the published steps, the rest by adamw's."""
+
+    def rate(step):
+        return 0.3 / (1 + step)
+
+    rng = np.random.default_rng(4)
+    params = {
+        "conv": {"kernel": rng.normal(size=shape), "bias": rng.normal(size=4)},
+        "head": {"kernel": rng.normal(size=(4, 3))},
+    }
+    gradients = [jax.tree.map(lambda p: rng.normal(size=p.shape), params) for _ in range(6)]
+    tx = make_optimizer("muon", rate, weight_decay=0.1, momentum=0.8, b2=0.99)
+    single = partial(jax.tree.map, np.float32)
+    seen = run(tx, single(params), single(gradients))
+    by_adamw = partial(adamw, b1=0.8, b2=0.99)
+    for layer, leaf, loop, decay in (
+        ("conv", "kernel", partial(muon, b1=0.8), 0.1),
+        ("conv", "bias", by_adamw, 0.0),
+        ("head", "kernel", by_adamw, 0.1),
+    ):
+        expected = loop(params[layer][leaf], [g[layer][leaf] for g in gradients], rate, decay)
+        for got, p in zip(seen, expected, strict=True):
+            np.testing.assert_allclose(got[layer][leaf], p, rtol=1e-4, atol=2e-5)
+    # Every direction in the kernel moves as far as any other, however flat it is.
+    tx = make_optimizer("muon", 1.0)
+    flat = jax.tree.map(lambda g: g * (1 + 9 * (np.arange(g.shape[-1]) == 0)), gradients[0])
+    (after,) = run(tx, single(params), [single(flat)])
+    moved = (after["conv"]["kernel"] - params["conv"]["kernel"]).reshape(-1, shape[-1])
+    strengths = np.linalg.svd(moved, compute_uv=False) / (0.2 * max(moved.shape) ** 0.5)
+    assert 0.6 < strengths.min() and strengths.max() < 1.3
+
+
 @pytest.mark.parametrize(("clip", "factor"), [(2.0, 0.4), (5.5, 1.0), (0.0, 1.0)])
 def test_clipping_is_by_the_norm_of_all_gradients_together(clip, factor):
     params = {"a": {"kernel": np.zeros((1, 1), np.float32)}, "b": {"bias": np.zeros(1, np.float32)}}
@@ -190,7 +239,9 @@ def test_clipping_is_by_the_norm_of_all_gradients_together(clip, factor):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(EmotionError, match=r"optimizer\.name: 'lamb'.*adamw, sgd or adadelta"):
+    with pytest.raises(
+        EmotionError, match=r"optimizer\.name: 'lamb'.*adamw, muon, sgd or adadelta"
+    ):
         make_optimizer("lamb", 0.1)
     with pytest.raises(EmotionError, match=r"schedule\.name: 'linear'.*cosine"):
         make_schedule("linear", 0.1, total_steps=10)

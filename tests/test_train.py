@@ -364,11 +364,11 @@ def test_a_run_begins_from_weights_and_resumes_without_them(faces, finished, tmp
     shutil.copytree(finished, weights)
     config = make_config(faces, init_from=str(weights), seed=1)
     experiment = make_experiment(config)
-    state, drawn = begin_from(str(weights), experiment.init_state(), experiment.meta)
+    state, drawn, width = begin_from(str(weights), experiment.init_state(), experiment.meta)
     expected = load_predictor(weights).variables
     for got in ({"params": state.params, "batch_stats": state.batch_stats}, state.ema):
         jax.tree.map(np.testing.assert_array_equal, got, expected)
-    assert drawn == []
+    assert (drawn, width) == ([], None)
     whole, part = tmp_path / "whole", tmp_path / "part"
     train.train_and_evaluate(config, whole)
     assert rows(whole)[0]["val/loss"] < rows(finished)[0]["val/loss"]
