@@ -60,7 +60,7 @@ VARIANTS: dict[str, dict[str, Any | Callable[[Any], Any]]] = {
         "optimizer.learning_rate": 1e-3,
         "optimizer.weight_decay": 0.05,
     },
-    # Steps of Adam's size, for convolutions along each direction as far as along any other.
+    # Rate and momentum at which a narrow network learnt faster than by AdamW; that one's decay.
     "muon": {
         "optimizer.name": "muon",
         "optimizer.learning_rate": 2e-3,

@@ -2,8 +2,9 @@
 
 python launch.py --config=configs/ferplus_narrow.py --config.data.dir=FOLDER
 
-FOLDER holds `fer2013.csv` and `fer2013new.csv`, plain or as `.xz`. Its weights ship as
-`simplenet-narrow-ferplus`, whose card says how long it took and how well it reads.
+FOLDER holds `fer2013.csv` and `fer2013new.csv`, plain or as `.xz`. The weights that
+ship as `simplenet-narrow-ferplus` began with it and were widened since: their card lists every run,
+how long it took and how well they read.
 """
 
 from emotion_jax.config import default_config

@@ -80,12 +80,12 @@ def make_optimizer(
       rho: of adadelta.
       clip_norm: gradients of a larger global norm are scaled down to it; 0 is off.
     """
-    if name == "adamw":
+    if name in ("adamw", "muon"):
         rule = optax.adamw(
             learning_rate, b1=momentum, b2=b2, weight_decay=weight_decay, mask=is_kernel
         )
-    elif name == "muon":
-        rule = _muon(learning_rate, momentum, b2, weight_decay)
+        if name == "muon":
+            rule = _muon(learning_rate, momentum, weight_decay, rest=rule)
     elif name in ("sgd", "adadelta"):
         step = (
             optax.sgd(learning_rate, momentum, nesterov=True)
@@ -99,11 +99,15 @@ def make_optimizer(
 
 
 def _muon(
-    learning_rate: optax.ScalarOrSchedule, momentum: float, b2: float, weight_decay: float
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: float,
+    weight_decay: float,
+    rest: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
     """Jordan's Muon (2024); steps as large as Adam's, 0.2 in root mean square (arXiv 2502.16982).
 
     A kernel `[H, W, in, out]` is the matrix `[H W in, out]` that its convolution multiplies with.
+    What is no convolution steps by `rest`.
     """
 
     def matrices(kernels: Any) -> Any:
@@ -121,7 +125,6 @@ def _muon(
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
-    rest = optax.adamw(learning_rate, momentum, b2, weight_decay=weight_decay, mask=is_kernel)
     return optax.partition(
         {"convolution": convolutions, "rest": rest},
         lambda params: jax.tree.map(lambda p: "convolution" if p.ndim == 4 else "rest", params),

@@ -120,6 +120,11 @@ def test_nothing_decays_by_default(name):
         np.testing.assert_array_equal(got, before)
 
 
+def rate(step):
+    """A learning rate that changes."""
+    return 0.3 / (1 + step)
+
+
 def nesterov(p, gradients, rate, decay, momentum):
     """Sutskever et al., 2013, as Keras and PyTorch write it: a look ahead along the velocity."""
     velocity = 0
@@ -177,10 +182,6 @@ def muon(p, gradients, rate, decay, b1):
 )
 def test_optimizers_take_the_published_steps(name, options, loop):
     """Six of them, with a learning rate that changes and a decay."""
-
-    def rate(step):
-        return 0.3 / (1 + step)
-
     rng = np.random.default_rng(3)
     params = {"layer": {"kernel": rng.normal(size=(3, 4)), "bias": rng.normal(size=4)}}
     gradients = [jax.tree.map(lambda p: rng.normal(size=p.shape), params) for _ in range(6)]
@@ -197,10 +198,6 @@ def test_optimizers_take_the_published_steps(name, options, loop):
 @pytest.mark.parametrize("shape", [(3, 3, 4, 5), (1, 1, 3, 8)])
 def test_muon_steps_by_directions(shape):
     """Convolutions by the published steps, the rest by adamw's."""
-
-    def rate(step):
-        return 0.3 / (1 + step)
-
     rng = np.random.default_rng(4)
     params = {
         "conv": {"kernel": rng.normal(size=shape), "bias": rng.normal(size=4)},
