@@ -98,6 +98,8 @@ def default_config() -> ConfigDict:
                 "width": 1.0,
                 # Two rates; () leaves the network's own, those of its paper.
                 "dropout": (),
+                # Of every convolution: SAME; "" leaves the network's own.
+                "padding": "",
                 # Of the computation: bfloat16 where a GPU has it.
                 "dtype": "float32",
             },

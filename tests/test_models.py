@@ -116,6 +116,13 @@ def test_simplenet_has_the_table_s_shapes():
     assert out.shape == (1, 8)
 
 
+def test_same_padding_keeps_the_borders_and_the_parameters():
+    _, seen = outputs(SimpleNetV2(padding="SAME"), 64, 64)
+    sides = [seen[f"conv{i:02}"].shape[1] for i in range(1, 14)]
+    assert sides == 5 * [64] + 5 * [32] + 3 * [16]
+    assert shapes(SimpleNetV2(padding="SAME"), 64, 64) == shapes(SimpleNetV2(), 64, 64)
+
+
 def test_vgg16_has_the_paper_s_parameters_and_shapes():
     model = VGG16(num_classes=1000)
     params = shapes(model, 224, 224)["params"]
@@ -380,7 +387,7 @@ def test_too_small_an_input_is_refused_by_its_size(model):
 def test_make_model():
     made = make_model("simplenet", num_classes=7, width=0.25, dtype="bfloat16", dropout=[0.1, 0.2])
     assert made == SimpleNetV2(7, 0.25, (0.1, 0.2), jnp.dtype("bfloat16"))
-    assert make_model("vgg16", dropout=()) == VGG16()
+    assert make_model("vgg16", dropout=(), padding="") == VGG16()
     for dtype in ("bfloat16", jnp.bfloat16, jnp.dtype("bfloat16")):
         assert make_model("simplenet", dtype=dtype) == SimpleNetV2(dtype=jnp.dtype("bfloat16"))
     for match, name, kwargs in [
@@ -389,6 +396,8 @@ def test_make_model():
         (r"model\.momentum.*vgg16", "vgg16", {"momentum": 0.9}),
         (r"model\.parent", "vgg16", {"parent": None}),
         (r"model\.dtype.*'float61'", "simplenet", {"dtype": "float61"}),
+        (r"model\.padding.*'valid'.*SAME", "simplenet", {"padding": "valid"}),
+        (r"model\.padding.*vgg16", "vgg16", {"padding": "SAME"}),
     ]:
         with pytest.raises(EmotionError, match=match):
             make_model(name, **kwargs)

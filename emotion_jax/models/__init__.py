@@ -24,13 +24,17 @@ def make_model(name: str, **kwargs: Any) -> nn.Module:
     Args:
       name: of the network.
       **kwargs: the module's attributes; `dtype` may be a string, lists become tuples, and an empty
-        `dropout` leaves the network's own.
+        `dropout` or `padding` leaves the network's own.
 
     Raises:
       EmotionError: no such network, attribute or dtype.
     """
     if name not in MODELS:
         raise EmotionError(f"model.name: no network '{name}'; use one of {', '.join(MODELS)}")
+    kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()}
+    for key, empty in (("dropout", ()), ("padding", "")):
+        if kwargs.get(key) == empty:
+            del kwargs[key]
     known = {
         field for field in MODELS[name].__dataclass_fields__ if field not in ("parent", "name")
     }
@@ -47,13 +51,16 @@ def make_model(name: str, **kwargs: Any) -> nn.Module:
             raise EmotionError(f"model.dtype: '{kwargs['dtype']}' is neither float32 nor bfloat16")
         # The very object that the modules have as a default, so that equal modules hash alike.
         kwargs["dtype"] = getattr(jnp, dtype.name)
-    kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()}
-    dropout = kwargs.pop("dropout", ())
-    if dropout != ():  # else the network's own
-        pair = isinstance(dropout, tuple) and len(dropout) == 2
-        if not pair or not all(0 <= rate < 1 for rate in dropout):
-            raise EmotionError(f"model.dropout: {dropout}; use two rates, such as (0.2, 0.3)")
-        kwargs["dropout"] = dropout
+    if "dropout" in kwargs:
+        pair = isinstance(kwargs["dropout"], tuple) and len(kwargs["dropout"]) == 2
+        if not pair or not all(0 <= rate < 1 for rate in kwargs["dropout"]):
+            raise EmotionError(
+                f"model.dropout: {kwargs['dropout']}; use two rates, such as (0.2, 0.3)"
+            )
+    if kwargs.get("padding", "SAME") != "SAME":
+        raise EmotionError(
+            f"model.padding: '{kwargs['padding']}'; use SAME, or nothing for the network's own"
+        )
     if not 0 < kwargs.get("width", 1.0) <= MAX_WIDTH:
         raise EmotionError(f"model.width: {kwargs['width']}; must be above 0, at most {MAX_WIDTH}")
     return MODELS[name](**kwargs)

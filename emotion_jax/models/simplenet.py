@@ -53,6 +53,8 @@ class SimpleNetV2(nn.Module):
       dtype: of the computation; parameters, statistics and logits stay float32.
       momentum: of BatchNorm's running statistics.
       axis_name: the mapped axis over which BatchNorm takes its statistics, if any.
+      padding: "SAME" for every convolution, so that none takes the border away: the same parameters
+        and, of 64 pixels, 1.24 times the products. Empty for the table's.
     """
 
     num_classes: int | None = 8
@@ -61,6 +63,7 @@ class SimpleNetV2(nn.Module):
     dtype: Any = jnp.float32
     momentum: float = 0.95
     axis_name: str | None = None
+    padding: Literal["", "SAME"] = ""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -75,7 +78,7 @@ class SimpleNetV2(nn.Module):
             x = nn.Conv(
                 scale_features(block.features, self.width),
                 (3, 3),
-                padding=block.padding,
+                padding=self.padding or block.padding,
                 dtype=self.dtype,
                 # The published recipe: Xavier, and Gaussian of 0.01 for the third to the fifth.
                 kernel_init=nn.initializers.normal(0.01)
