@@ -30,6 +30,7 @@ from emotion_jax.inference import load_predictor
 from emotion_jax.initial import begin_from
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.logs import best_row
+from emotion_jax.steps import eval_variables
 from emotion_jax.weights import save_weights
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -390,18 +391,15 @@ def test_a_run_begins_from_weights_and_resumes_without_them(faces, finished, tmp
 
 def test_a_run_says_what_it_begins_from(faces, tmp_path, monkeypatch, capsys):
     narrow = {"name": "vgg16", "width": 1 / 64, "dropout": (), "dtype": "float32"}
-    size = {"image_size": 32, "augment__flip": 0.0, "ema_decay": 0.0}
-    experiment = make_experiment(make_config(faces, model=narrow, **size))
-    state = experiment.init_state()
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    save_weights(tmp_path / "weights", variables, experiment.meta)
-    config = make_config(
-        faces, model={**narrow, "width": 1 / 32}, init_from=str(tmp_path / "weights"), **size
-    )
+    experiment = make_experiment(make_config(faces, model=narrow, image_size=32))
+    weights = tmp_path / "weights"
+    save_weights(weights, eval_variables(experiment.init_state()), experiment.meta)
+    wide = {**narrow, "width": 1 / 32}
+    config = make_config(faces, model=wide, image_size=32, init_from=str(weights))
     # The first step would compile for a minute.
     monkeypatch.delattr(train, "TrainProgress")
     with pytest.raises(NameError, match="TrainProgress"):
         train.train_and_evaluate(config, tmp_path / "run")
     said = " ".join(capsys.readouterr().out.split())
-    assert f"begins from {tmp_path / 'weights'}, widened from 0.015625 to 0.03125" in said
+    assert f"begins from {weights}, widened from 0.015625 to 0.03125" in said
     assert "drawn anew: no layer" in said
