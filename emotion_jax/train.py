@@ -20,8 +20,9 @@ from emotion_jax.data.pipeline import make_feed
 from emotion_jax.errors import EmotionError
 from emotion_jax.experiment import Experiment, make_experiment
 from emotion_jax.initial import begin_from
-from emotion_jax.logs import MetricsLog, Row, TrainProgress
+from emotion_jax.logs import MetricsLog, Row
 from emotion_jax.nonfinite import Watch
+from emotion_jax.progress import TrainProgress
 from emotion_jax.steps import TrainState, eval_variables
 from emotion_jax.workdir import Stop, compare_config, locked, say, write_config
 

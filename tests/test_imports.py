@@ -53,7 +53,7 @@ FLOORS = (
         "window",
         "logs",
     }
-    | {"figures", "report", "reliability", "data", "weights", "hdf5_layers"},
+    | {"figures", "progress", "report", "reliability", "data", "weights", "hdf5_layers"},
     {"inference", "analysis", "pictures", "keras_files"},
     {"instant", "crops"},
     {"film", "labeller", "recorder", "live"},

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from emotion_jax.errors import EmotionError
-from emotion_jax.logs import MetricsLog, TrainProgress, best_row
+from emotion_jax.logs import MetricsLog, best_row
+from emotion_jax.progress import TrainProgress
 
 
 def refuse(constant: str) -> float:
