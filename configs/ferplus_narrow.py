@@ -2,9 +2,10 @@
 
 python launch.py --config=configs/ferplus_narrow.py --config.data.dir=FOLDER
 
-FOLDER holds `fer2013.csv` and `fer2013new.csv`, plain or as `.xz`. The weights that
-ship as `simplenet-narrow-ferplus` began with it and were widened since: their card lists every run,
-how long it took and how well they read.
+FOLDER holds `fer2013.csv` and `fer2013new.csv`, plain or as `.xz`. Seed 0 was right on 85.1 %
+of PublicTest's 3,199 faces after 115 minutes on two cores of an AMD EPYC, memory in huge pages
+(docs/ferplus.md has its epochs). The weights that ship as `simplenet-narrow-ferplus` are of the
+same size and took nearly six times as many epochs: 87.2 %. Their card lists every run.
 """
 
 from emotion_jax.config import default_config
@@ -20,15 +21,23 @@ def get_config():
     config.image_size = 48
     config.grey = True
     config.channels = 1
-    # A sixteenth of the full network's products a pixel.
-    config.model.width = 1 / 4
+    # 1,026,104 numbers, and a tenth of the products that the full network takes for a face of 64
+    # pixels. A quarter of the width takes a third of these, and half the time: with 85.0 % it had
+    # learnt what it could.
+    config.model.width = 7 / 16
     # A narrow network underfits in so few epochs: hardly any dropout.
     config.model.dropout = (0.0, 0.1)
+    # Two hours of two cores; the validation loss was still falling at the end.
     config.num_epochs = 12
     config.batch_size = 64
-    config.optimizer.learning_rate = 3e-3
+    # Beside AdamW it learns faster a step and takes as long for one.
+    config.optimizer.name = "muon"
+    config.optimizer.momentum = 0.95
+    # Of 3e-3 and 1e-2, on an eighth of the width, the higher was ahead after two epochs. A step of
+    # Muon is as large for any width and a wider layer's numbers are smaller: half as much here.
+    config.optimizer.learning_rate = 6e-3
     config.optimizer.weight_decay = 0.01
-    config.schedule.warmup_epochs = 1.0
+    config.schedule.warmup_epochs = 0.5
     # Faces in FER2013 are centred but tilted and cropped unevenly: small moves of each kind.
     config.augment.flip = 0.5
     config.augment.crop_area = 0.75
@@ -36,12 +45,13 @@ def get_config():
     config.augment.translate = 0.05
     config.augment.brightness = 0.2
     config.augment.contrast = 0.2
-    # What cameras see and FER2013 hardly shows. Each face meets one of them or none, mostly, so
-    # that most of what is learned is still learned from faces as they are.
-    config.augment.glasses = 0.2
+    # What cameras see and FER2013 hardly shows. Glasses most: mirrors in them, which half of them
+    # have, cost the most that training can win back.
+    config.augment.glasses = 0.4
     config.augment.darkness = 0.15
     config.augment.backlight = 0.1
     config.augment.blur = 0.15
+    config.augment.jpeg = 0.12
     config.augment.erase = 0.25
     config.augment.erase_area = 0.2
     # About the last epoch of 446 steps.
