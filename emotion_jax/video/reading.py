@@ -25,6 +25,10 @@ _OPTIONS = {
     "format_whitelist": ",".join(sorted(av.formats_available - _LISTS)),
     "max_pixels": str(MAX_PIXELS),
 }
+# Titles may be in any old encoding. PyAV 19 reads such without being asked to.
+_TITLES: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
 # Pixels longer or taller than this many times themselves are a slip of the header.
 _MAX_ASPECT = 16
 
@@ -139,8 +143,8 @@ def open_film(path: str) -> Any:
     if Path(path).stat().st_size == 0:
         raise EmotionError(f"'{path}' is empty; give a film")
     try:
-        # "file:" because a name may hold a colon. Titles may be in any old encoding.
-        container = av.open(f"file:{path}", options=_OPTIONS, metadata_errors="replace")
+        # "file:" because a name may hold a colon.
+        container = av.open(f"file:{path}", options=_OPTIONS, **_TITLES)
     except (av.FFmpegError, ValueError) as error:
         what = "cannot be read" if isinstance(error, PermissionError) else "is no readable film"
         reason = getattr(error, "strerror", None) or error
