@@ -4,10 +4,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "emotion_jax"
@@ -43,6 +47,19 @@ def test_the_wheel_works_from_another_folder(wheel, tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.stdout.strip() == "(1, 8)", done.stderr
+
+
+def test_the_lock_file_is_of_these_requirements():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    asked = [Requirement(line) for group in groups for line in group]
+    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    own = next(package for package in packages if package["name"] == "emotion-jax")
+    locked = own["metadata"]["requires-dist"]
+    # `uv lock` mends the file.
+    assert sorted((x["name"], str(SpecifierSet(x.get("specifier", "")))) for x in locked) == sorted(
+        (canonicalize_name(x.name), str(x.specifier)) for x in asked
+    )
 
 
 def test_links_of_the_readme_lead_somewhere():
