@@ -100,12 +100,27 @@ def screen(display):
     return np.asarray(ImageGrab.grab(xdisplay=display))
 
 
+def wait_for_picture(display):
+    """Wait for anything that is not black.
+
+    Where no window manager runs, as here, Qt may miss that its window was mapped, and then paints
+    nothing in it until it is mapped again.
+    """
+    command = "xdotool search --name emotion_jax windowunmap %1 windowmap %1"
+    env = os.environ | {"DISPLAY": display}
+    keep_pressing(
+        lambda: subprocess.run(command.split(), env=env, capture_output=True, check=False),
+        lambda: screen(display).any(),
+    )
+
+
 @needs_display
 def test_a_session_with_all_keys(display, film, tmp_path):
     program = Program(display, f"--device={film}", f"--output={tmp_path}")
     names = "predictions.csv", "camera.png", "camera.mp4"
     table, saved, filmed = (tmp_path / name for name in names)
     wait_for(table.exists)
+    wait_for_picture(display)
     program.press_until(saved.exists, "s")
     program.press_until(lambda: red_dot(screen(display)), "r")
     # The film itself reaches the disk in fragments: wait for rows, that is, for frames.
@@ -215,6 +230,7 @@ def test_pictures_one_by_one(display):
         command = f"xdotool search --name emotion_jax key --window %1 {key}"
         subprocess.run(command.split(), env=env, capture_output=True, check=False)
 
+    wait_for_picture(display)
     wait_for(lambda: shows(80))
     keep_pressing(lambda: press("space"), lambda: shows(160))
     keep_pressing(lambda: press("q"), lambda: program.poll() is not None)
