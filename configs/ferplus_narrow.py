@@ -5,7 +5,7 @@ python launch.py --config=configs/ferplus_narrow.py --config.data.dir=FOLDER
 FOLDER holds `fer2013.csv` and `fer2013new.csv`, plain or as `.xz`. Seed 0 was right on 85.1 %
 of PublicTest's 3,199 faces after 115 minutes on two cores of an AMD EPYC, memory in huge pages
 (docs/ferplus.md has its epochs). The weights that ship as `simplenet-narrow-ferplus` are of the
-same size and took nearly six times as many epochs: 87.2 %. Their card lists every run.
+same size and took more than six times as many epochs: 87.2 %. Their card lists every run.
 """
 
 from emotion_jax.config import default_config
