@@ -21,6 +21,7 @@ needs_display = pytest.mark.skipif(
     bool(MISSING), reason=f"no window is tested: {' and '.join(MISSING)} not installed"
 )
 HEIGHT, WIDTH = 240, 480
+SEARCH = ("search", "--name", "emotion_jax")
 
 
 @pytest.fixture(scope="module")
@@ -54,27 +55,29 @@ def film(tmp_path_factory):
     return write_film(tmp_path_factory.mktemp("films") / "person.mp4", images)
 
 
+def xdotool(display, *words):
+    """Do as a person would, and return the words of its answer."""
+    env = os.environ | {"DISPLAY": display}
+    command = ["xdotool", *words]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    return done.stdout.split()
+
+
 class Program:
     """predict.py --camera with a window, and a person before it."""
 
     def __init__(self, display, *arguments, **options):
         self.display = display
-        self.env = os.environ | {"DISPLAY": display}
-        self.process = start(*arguments, env=self.env, **options)
+        self.process = start(*arguments, env=os.environ | {"DISPLAY": display}, **options)
         self.window = None
-
-    def do(self, *words):
-        command = ["xdotool", *map(str, words)]
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
-        return done.stdout.split()
 
     def press(self, key):
         def found():
-            self.window = next(iter(self.do("search", "--name", "emotion_jax")), None)
+            self.window = next(iter(xdotool(self.display, *SEARCH)), None)
             return self.window is not None
 
         wait_for(found)
-        self.do("key", "--window", self.window, key)
+        xdotool(self.display, "key", "--window", self.window, key)
 
     def press_until(self, condition, key):
         keep_pressing(lambda: self.press(key), condition)
@@ -106,10 +109,8 @@ def wait_for_picture(display):
     Where no window manager runs, as here, Qt may miss that its window was mapped, and then paints
     nothing in it until it is mapped again.
     """
-    command = "xdotool search --name emotion_jax windowunmap %1 windowmap %1"
-    env = os.environ | {"DISPLAY": display}
     keep_pressing(
-        lambda: subprocess.run(command.split(), env=env, capture_output=True, check=False),
+        lambda: xdotool(display, *SEARCH, "windowunmap", "%1", "windowmap", "%1"),
         lambda: screen(display).any(),
     )
 
@@ -227,8 +228,7 @@ def test_pictures_one_by_one(display):
         return tuple(screen(display)[50, 100]) == (shade, 0, 0)
 
     def press(key):
-        command = f"xdotool search --name emotion_jax key --window %1 {key}"
-        subprocess.run(command.split(), env=env, capture_output=True, check=False)
+        xdotool(display, *SEARCH, "key", "--window", "%1", key)
 
     wait_for_picture(display)
     wait_for(lambda: shows(80))
