@@ -31,7 +31,8 @@ def default_config() -> ConfigDict:
             "mean": (0.5,),
             "std": (0.25,),
             # Weights to begin with: a folder that emotion_jax.export wrote, a run, a shipped name.
-            # Read once; "" draws them. A narrower network's are widened.
+            # Read once; "" draws them. A narrower network's are widened. Whatever the
+            # seed, a run draws crops that its weights have not seen: a network remembers those.
             "init_from": "",
             "batch_size": 128,
             # Larger: nothing is kept for gradients. It must be a multiple of the devices.

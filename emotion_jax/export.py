@@ -96,7 +96,7 @@ def main() -> None:
 def _from_run() -> tuple[Any, dict[str, Any]]:
     predictor = load_predictor(FLAGS.model)
     # What belongs to the unfinished run, not to its weights.
-    own = ("data", "teachers", "epoch", "running", "sha256")
+    own = ("data", "teachers", "seed", "epoch", "running", "sha256")
     meta = {k: v for k, v in predictor.meta.items() if k not in own}
     if FLAGS.calibrate:
         meta["temperature"] = _calibrate(predictor)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,9 +20,23 @@ from emotion_jax.widening import widen
 PIXELS = ("grey", "channels", "mean", "std")
 
 
-def begin_from(
-    path: str, state: TrainState, meta: dict[str, Any]
-) -> tuple[TrainState, list[str], float | None]:
+class Beginning(NamedTuple):
+    """Where a run begins.
+
+    Attributes:
+      state: with the weights.
+      drawn: the layers that were left as drawn.
+      width: of the weights, where they were widened.
+      mark: of the weights, 32 bits; other weights have another.
+    """
+
+    state: TrainState
+    drawn: list[str]
+    width: float | None
+    mark: int
+
+
+def begin_from(path: str, state: TrainState, meta: dict[str, Any]) -> Beginning:
     """Puts trained weights into a state that was just drawn, wherever its network has the layer.
 
     A layer that the weights lack stays as it was drawn: the top of a VGG16, or the head where they
@@ -31,13 +47,11 @@ def begin_from(
       state: of the run; its leaves' places on devices stay as they are.
       meta: of the run, see `inference.make_meta`.
 
-    Returns:
-      The state, the layers that were left as drawn, and the width of weights that were widened.
-
     Raises:
       EmotionError: the weights are of another network, or of other pixels.
     """
     arrays, theirs = read_variables(path)
+    mark = mark_of(arrays)
     others = _must_agree(theirs)
     for key, mine in _must_agree(meta).items():
         if mine != (other := others[key]):
@@ -71,7 +85,20 @@ def begin_from(
     # From its own leaves, for a donated state must not share any buffer.
     ema = jax.tree_util.tree_map_with_path(begin, state.ema)
     state = dataclasses.replace(state, **new, ema=ema)
-    return state, sorted(drawn), other if width > other else None
+    return Beginning(state, sorted(drawn), other if width > other else None, mark)
+
+
+def mark_of(arrays: Mapping[str, np.ndarray]) -> int:
+    """A checksum of arrays by name, which a run that begins with them adds to its seed.
+
+    With the seed of the run before, it would draw the same crops, turns and masks for the same
+    faces, step by step; and a network remembers. One that had learnt from the same draws in seven
+    runs had a loss of 0.65 on them, and of 0.78 on others of the same faces.
+    """
+    mark = 0
+    for name in sorted(arrays):
+        mark = zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes(), mark)
+    return mark
 
 
 def _must_agree(meta: dict[str, Any]) -> dict[str, Any]:

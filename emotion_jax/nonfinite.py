@@ -18,9 +18,17 @@ class Watch:
     before it comes back from the last checkpoint, bit by bit.
     """
 
-    def __init__(self, experiment: Experiment, workdir: Path, skipped: float):
-        """Takes the count of the epoch's skipped steps so far: those of a run before this one."""
-        self._experiment, self._workdir, self._skipped = experiment, workdir, skipped
+    def __init__(self, experiment: Experiment, workdir: Path, skipped: float, seed: int):
+        """Begins an epoch.
+
+        Args:
+          experiment: that is run.
+          workdir: receives the batch.
+          skipped: the epoch's skipped steps so far, in a run before this one.
+          seed: of the run's key.
+        """
+        self._experiment, self._workdir = experiment, workdir
+        self._skipped, self._seed = skipped, seed
         self._stops = experiment.config.on_nonfinite == "stop"
 
     def check(self, skipped: float, step: int) -> None:
@@ -45,7 +53,7 @@ class Watch:
                 label=train.labels[numbers],
                 weight=train.weight[numbers],
                 place=numbers,
-                seed=experiment.config.seed,
+                seed=self._seed,
                 step=step - 1,
             )
         return path

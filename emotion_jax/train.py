@@ -82,10 +82,10 @@ def _train(
         make_feed(experiment.feed, experiment.splits[name], experiment.mesh)
         for name in ("train", "validation")
     )
-    state, running = _start(experiment, checkpoints, log, workdir)
+    state, running, seed = _start(experiment, checkpoints, log, workdir)
     step_fn = experiment.compile_train_step(feed)
     evaluate = experiment.compile_evaluation(val_feed)
-    key = jax.random.key(config.seed)
+    key = jax.random.key(seed)
     start, lost = int(state.step), sum(row.get("train/skipped", 0) for row in log.rows())
     show = TrainProgress(
         config.num_epochs,
@@ -100,7 +100,8 @@ def _train(
         for epoch in range(start // per_epoch, config.num_epochs):
             begun, skip = time.monotonic(), int(state.step) % per_epoch
             order = experiment.epoch_order(epoch)
-            sums, watch = metrics.Running(running), Watch(experiment, workdir, running.skipped)
+            sums = metrics.Running(running)
+            watch = Watch(experiment, workdir, running.skipped, seed)
             for done, args in enumerate(feed(order, skip), start=skip + 1):
                 state, now = step_fn(state, args, key)
                 sums.add(now)
@@ -109,7 +110,7 @@ def _train(
                 due = config.checkpoint_every and done % config.checkpoint_every == 0
                 if (stop.due() or due) and done < per_epoch:
                     watch.check(sums.all().skipped, epoch * per_epoch + done)
-                    checkpoints.save(state, _meta(experiment, epoch, sums.all()), None)
+                    checkpoints.save(state, _meta(experiment, seed, epoch, sums.all()), None)
                     stop.leave_if_asked(int(state.step))
             pace = (per_epoch - skip) * config.batch_size / (time.monotonic() - begun)
             trained, running = sums.all(), metrics.empty(len(experiment.emotions))
@@ -119,24 +120,27 @@ def _train(
             # The row first: one without its checkpoint is cut back and written anew.
             log.write(row)
             scores = {name: row[name] for name in MONITORED}
-            checkpoints.save(state, _meta(experiment, epoch + 1, running), scores)
+            checkpoints.save(state, _meta(experiment, seed, epoch + 1, running), scores)
             progress.end_epoch(row)
             stop.leave_if_asked(int(state.step))
 
 
 def _start(
     experiment: Experiment, checkpoints: Checkpoints, log: MetricsLog, workdir: Path
-) -> tuple[TrainState, metrics.Metrics]:
-    """The state to go on from, and the sums over the steps of its unfinished epoch."""
+) -> tuple[TrainState, metrics.Metrics, int]:
+    """The state to go on from, the sums over the steps of its unfinished epoch, the key's seed."""
     config, state, step = experiment.config, experiment.init_state(), checkpoints.latest_step
     log.rewind(step or 0)
     if step is None:
+        seed = config.seed
         if config.init_from:
-            state, drawn, width = begin_from(config.init_from, state, experiment.meta)
+            state, drawn, width, mark = begin_from(config.init_from, state, experiment.meta)
+            # What is drawn must be new to these weights.
+            seed = (seed + mark) % 2**32
             widened = f", widened from {width:g} to {config.model.width:g}" if width else ""
             anew = ", ".join(drawn) or "no layer"
             say(f"begins from {config.init_from}{widened}, drawn anew: {anew}")
-        return state, metrics.empty(len(experiment.emotions))
+        return state, metrics.empty(len(experiment.emotions)), seed
     if step > experiment.total_steps:
         raise EmotionError(
             f"num_epochs: {config.num_epochs} end at step {experiment.total_steps}, but "
@@ -160,13 +164,16 @@ def _start(
             "--workdir (predict.py reads this one)"
         )
     say(f"resumed from step {step}")
-    return state, metrics.Metrics(**{key: np.array(x) for key, x in running.items()})
+    running = metrics.Metrics(**{key: np.array(x) for key, x in running.items()})
+    return state, running, meta.get("seed", config.seed)
 
 
-def _meta(experiment: Experiment, epoch: int, running: metrics.Metrics) -> dict[str, Any]:
+def _meta(
+    experiment: Experiment, seed: int, epoch: int, running: metrics.Metrics
+) -> dict[str, Any]:
     sums = {key: np.asarray(x).tolist() for key, x in vars(running).items()}
     faces = {"data": experiment.fingerprint, "teachers": experiment.teacher_hashes}
-    return {**experiment.meta, **faces, "epoch": epoch, "running": sums}
+    return {**experiment.meta, **faces, "seed": seed, "epoch": epoch, "running": sums}
 
 
 def _measure(

@@ -40,7 +40,7 @@ def weights(tmp_path_factory):
 def test_a_missing_top_stays_as_drawn(weights):
     folder, params = weights
     meta, state = make(ImageSpec(size=96, mean=SPEC.mean, std=SPEC.std))
-    begun, drawn, _ = begin_from(folder, state, meta)
+    begun, drawn, *_ = begin_from(folder, state, meta)
     assert drawn == ["fc1", "fc2", "head"]
     for tree in (begun.params, begun.ema["params"]):
         for key, layer in tree.items():
@@ -59,7 +59,7 @@ def test_a_head_of_other_classes_stays_as_drawn(tmp_path):
     meta, state = make(classes=8)
     save_weights(tmp_path, {"params": state.params, "batch_stats": {}}, meta)
     mine, new = make(classes=7)
-    begun, drawn, _ = begin_from(str(tmp_path), new, mine)
+    begun, drawn, *_ = begin_from(str(tmp_path), new, mine)
     assert drawn == ["head"]
     np.testing.assert_array_equal(begun.params["head"]["kernel"], new.params["head"]["kernel"])
     with pytest.raises(EmotionError, match="fc1/kernel .*; set image_size=32"):
@@ -90,7 +90,7 @@ def test_narrower_weights_are_widened(tmp_path):
     wide = {**meta, "model": {**meta["model"], "width": 1 / 4}}
     model, spec, _ = model_from_meta(wide)
     drawn = init_state(jax.random.key(1), model=model, tx=optax.sgd(0.1), spec=spec, ema=True)
-    begun, left, width = begin_from(str(tmp_path), drawn, wide)
+    begun, left, width, _ = begin_from(str(tmp_path), drawn, wide)
     assert (left, width) == ([], 1 / 64)
     for params in (begun.params, begun.ema["params"]):
         kernel = np.asarray(params["conv02"]["kernel"])

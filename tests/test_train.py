@@ -364,9 +364,9 @@ def test_a_run_begins_from_weights_and_resumes_without_them(faces, finished, tmp
     """Interrupted and whole end alike, and the weights are asked for but once."""
     weights = tmp_path / "weights"
     shutil.copytree(finished, weights)
-    config = make_config(faces, init_from=str(weights), seed=1)
+    config = make_config(faces, init_from=str(weights))
     experiment = make_experiment(config)
-    state, drawn, width = begin_from(str(weights), experiment.init_state(), experiment.meta)
+    state, drawn, width, mark = begin_from(str(weights), experiment.init_state(), experiment.meta)
     expected = load_predictor(weights).variables
     for got in ({"params": state.params, "batch_stats": state.batch_stats}, state.ema):
         jax.tree.map(np.testing.assert_array_equal, got, expected)
@@ -387,6 +387,30 @@ def test_a_run_begins_from_weights_and_resumes_without_them(faces, finished, tmp
     train.train_and_evaluate(config, part)
     ends = (last_state(config, folder) for folder in (part, whole))
     jax.tree.map(np.testing.assert_array_equal, *ends)
+    for folder in (part, whole):
+        with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+            assert checkpoints.read_meta()["seed"] == mark != config.seed
+
+
+def test_a_run_from_weights_draws_what_they_have_not_seen(faces, finished, tmp_path, monkeypatch):
+    """The same seed, and other crops and masks; none of the weights' own runs drew them."""
+    seeds, key = [], jax.random.key
+    weights = tmp_path / "weights"
+    experiment = make_experiment(make_config(faces))
+    save_weights(weights, eval_variables(experiment.init_state()), experiment.meta)
+
+    class Steps:
+        def __init__(self, *_, **__):
+            raise RuntimeError("about to step")
+
+    monkeypatch.setattr(train, "TrainProgress", Steps)
+    monkeypatch.setattr(train.jax.random, "key", lambda seed: seeds.append(seed) or key(seed))
+    for i, source in enumerate(("", finished, weights, finished)):
+        with pytest.raises(RuntimeError, match="about to step"):
+            train.train_and_evaluate(make_config(faces, init_from=str(source)), tmp_path / str(i))
+        seeds.append(None)
+    drawn, again, others, same = (seeds[i - 1] for i, seed in enumerate(seeds) if seed is None)
+    assert drawn == 0 and again == same and len({drawn, again, others}) == 3
 
 
 def test_a_run_says_what_it_begins_from(faces, tmp_path, monkeypatch, capsys):
