@@ -13,6 +13,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -131,11 +132,11 @@ class Checkpoints:
         step, size = int(state.step), sum(x.nbytes for x in jax.tree.leaves(state))
         try:
             # Tried first: where the room ends in its midst, Orbax's threads say so at length.
-            require_room(self._folder, size + ROOM)
+            sharding.first_does(partial(require_room, self._folder, size + ROOM))
             with _quiet():
                 self._manager.save(step, args=args, metrics=metrics, force=True)
-            if jax.process_index() == 0:
-                write_manifest(self._folder / str(step))
+            # No process may ask whether it is whole before this says so.
+            sharding.first_does(partial(write_manifest, self._folder / str(step)))
         except (OSError, ValueError) as error:  # TensorStore's is a ValueError
             raise EmotionError(
                 f"checkpoint of step {step} cannot be written ({_reason(error)}); "

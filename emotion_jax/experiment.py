@@ -164,29 +164,35 @@ class Experiment:
         `mirrored` as in `steps.eval_step`.
         """
 
-        def step(variables: Any, args: Any) -> metrics.Metrics:
+        order = evaluation_order(len(feed.split), self.config.eval_batch_size)
+        step = partial(self._eval_step, select=feed.select, mirrored=mirrored)
+
+        def evaluate(variables: Any) -> metrics.Metrics:
+            sums = metrics.Running(metrics.empty(len(self.emotions)))
+            for args in feed(order):
+                sums.add(step(variables, args))
+            return sums.all()
+
+        return evaluate
+
+    @cached_property
+    def _eval_step(self) -> Callable[..., metrics.Metrics]:
+        """Compiled once for all streams, whatever their split."""
+
+        def step(variables: Any, args: Any, *, select: Any, mirrored: bool) -> metrics.Metrics:
             # Scored against the labels as they are: smoothing and class weights are for training.
-            batch = feed.select(*args)
             with self._convolutions():
                 return steps.eval_step(
                     variables,
-                    batch,
+                    select(*args),
                     model=self.model,
                     spec=self.spec,
                     loss_fn=cross_entropy,
                     mirrored=mirrored,
                 )
 
-        compiled = jax.jit(step, out_shardings=sharding.replicated(self.mesh))
-        order = evaluation_order(len(feed.split), self.config.eval_batch_size)
-
-        def evaluate(variables: Any) -> metrics.Metrics:
-            sums = metrics.Running(metrics.empty(len(self.emotions)))
-            for args in feed(order):
-                sums.add(compiled(variables, args))
-            return sums.all()
-
-        return evaluate
+        replicated = sharding.replicated(self.mesh)
+        return jax.jit(step, static_argnames=("select", "mirrored"), out_shardings=replicated)
 
 
 def make_experiment(config: Any) -> Experiment:

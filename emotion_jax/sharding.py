@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from emotion_jax.errors import EmotionError
+from emotion_jax.memory import host_limit
 
 DATA = "data"
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -52,27 +56,43 @@ def make_mesh(num_devices: int = 0) -> Mesh:
     devices = jax.devices()
     if num_devices > len(devices):
         raise EmotionError(f"num_devices: {num_devices} asked for, JAX sees {len(devices)}")
+    if jax.process_count() > 1 and num_devices not in (0, len(devices)):
+        raise EmotionError(
+            f"num_devices: {num_devices}; of several processes each takes all devices it sees, so "
+            "set 0, and start fewer processes or show them fewer devices"
+        )
     devices = devices[: num_devices or None]
     # "Auto": the compiler carries the sharding through the step; nothing in it names a mesh.
     return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def memory(mesh: Mesh) -> int:
-    """Bytes that each device of the mesh may use: the least of any, the same in every process."""
-    mine = min(map(_memory, mesh.local_devices))
-    if jax.process_count() == 1:
-        return mine
+    """Bytes that each device of the mesh may use: the least of any, the same in every process.
+
+    Not more than the host has for each of its processes: what shall lie on a device is read there.
+    """
+    devices = mesh.local_devices
+    share = host_limit() // _neighbours()
+    stats = [device.memory_stats() or {} for device in devices]
+    if all("bytes_limit" in each for each in stats):
+        mine = min(share, *(each["bytes_limit"] for each in stats))
+    else:  # a CPU's devices share what the host has
+        mine = share // len(devices)
     # In MiB: JAX has no 64 bits unless they are switched on.
-    everyone = multihost_utils.process_allgather(np.int32(mine >> 20))
-    return int(everyone.min()) << 20
+    return int(_gather(mine >> 20).min()) << 20
 
 
-def _memory(device: jax.Device) -> int:
-    stats = device.memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    # A CPU's devices share what the machine has.
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
+def _neighbours() -> int:
+    """How many of the run's processes are on this host."""
+    name = zlib.crc32(socket.gethostname().encode()) >> 1
+    return int((_gather(name) == name).sum())
+
+
+def _gather(number: int) -> np.ndarray:
+    """A number of 31 bits from every process, `[processes]`."""
+    if jax.process_count() == 1:
+        return np.array([number])
+    return np.asarray(multihost_utils.process_allgather(np.int32(number)))
 
 
 def wait_for_everyone(name: str) -> None:
@@ -80,11 +100,30 @@ def wait_for_everyone(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
+def first_does(work: Callable[[], None]) -> None:
+    """Does in the first process what is to be done once; every process waits until it is done.
+
+    Raises:
+      OSError: what the work raised; in every process, so that none goes on alone.
+    """
+    error: OSError | None = None
+    if jax.process_index() == 0:
+        try:
+            work()
+        except OSError as caught:
+            error = caught
+    number = (error.errno or errno.EIO) if error else 0
+    if number := int(_gather(number)[0]):
+        raise error or OSError(number, os.strerror(number))
+
+
 def agreement() -> Callable[[int], bool] | None:
     """What tells processes that one of them was asked to stop; None for a process alone.
 
-    Called by each with the number of its call, from 1 on; true at the same call in all, within
+    Called by each with the step it has taken, in their order; true at the same step in all, within
     seconds after any of them got SIGTERM. JAX listens for it from `jax.distributed.initialize` on.
+    It counts for all who ask, and Orbax asks with the step that it saves: other numbers than the
+    run's own would have all wait for a step that comes late or never.
     """
     return None if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point
 

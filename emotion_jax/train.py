@@ -108,12 +108,13 @@ def _train(
                 watch.check(sums.skipped, epoch * per_epoch + done - 1)
                 progress.update(epoch + 1, done, sums.loss, sums.accuracy)
                 due = config.checkpoint_every and done % config.checkpoint_every == 0
-                if (stop.due() or due) and done < per_epoch:
+                if (stop.due(epoch * per_epoch + done) or due) and done < per_epoch:
                     watch.check(sums.all().skipped, epoch * per_epoch + done)
                     checkpoints.save(state, _meta(experiment, seed, epoch, sums.all()), None)
                     stop.leave_if_asked(int(state.step))
-            pace = (per_epoch - skip) * config.batch_size / (time.monotonic() - begun)
+            # Its sums are there once the last step is done: the clock waits for it, too.
             trained, running = sums.all(), metrics.empty(len(experiment.emotions))
+            pace = (per_epoch - skip) * config.batch_size / (time.monotonic() - begun)
             watch.check(trained.skipped, (epoch + 1) * per_epoch)
             lost += int(trained.skipped)
             row = _measure(experiment, state, evaluate, trained, lost, pace)

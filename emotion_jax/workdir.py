@@ -142,9 +142,9 @@ class Stop(contextlib.AbstractContextManager["Stop"]):
     """
 
     def __init__(self, agree: Callable[[int], bool] | None = None):
-        """Takes, of several processes, what tells at its n-th call whether all stop there."""
+        """Takes, of several processes, what tells of a step whether all stop there."""
         self.asked: int | None = None
-        self._agree, self._steps = agree, 0
+        self._agree = agree
         self._got: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -165,10 +165,9 @@ class Stop(contextlib.AbstractContextManager["Stop"]):
         else:
             signal.raise_signal(signal.SIGTERM)  # JAX's notice: it tells the others
 
-    def due(self) -> bool:
-        """Whether to save and leave now; of several processes each asks once a step."""
-        self._steps += 1
-        if self._agree is not None and self._agree(self._steps):
+    def due(self, step: int) -> bool:
+        """Whether to save and leave after `step`; of several processes each asks at every one."""
+        if self._agree is not None and self._agree(step):
             self.asked = self._got or signal.SIGTERM
         return self.asked is not None
 

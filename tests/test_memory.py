@@ -1,10 +1,11 @@
-"""Memory that was freed leaves the process."""
+"""What a process may use is known, and memory that was freed leaves it."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from emotion_jax.memory import give_back
+from emotion_jax.memory import give_back, host_limit
 
 STATUS = Path("/proc/self/status")
 
@@ -12,6 +13,31 @@ STATUS = Path("/proc/self/status")
 def resident():
     """MB of this process, without files that are mapped."""
     return int(STATUS.read_text().split("RssAnon:")[1].split()[0]) / 1000
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/job/step\n", {"job/memory.max": "3000"}, 3000),
+        ("0::/job/step\n", {"job/memory.max": "3000", "job/step/memory.max": "max"}, 3000),
+        ("0::/outside\n", {"memory.max": "5000"}, 5000),
+        ("9:cpu:/\n4:memory:/job\n", {"memory/job/memory.limit_in_bytes": "7000"}, 7000),
+        ("0::/job\n", {"job/memory.max": "max"}, None),
+        ("0::/job\n", {"job/memory.max": str(1 << 62)}, None),
+        (None, {"memory.max": "3000"}, None),
+    ],
+    ids=["outer", "inner without", "container", "version 1", "none", "huge", "no Linux"],
+)
+def test_a_group_of_processes_limits_what_the_machine_has(tmp_path, groups, files, expected):
+    if groups is not None:
+        (tmp_path / "groups").write_text(groups)
+    for name, text in files.items():
+        path = tmp_path / "mounted" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found = host_limit(str(tmp_path / "groups"), str(tmp_path / "mounted"))
+    assert found == (whole if expected is None else expected)
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="memory is read from Linux's /proc")

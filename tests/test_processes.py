@@ -17,7 +17,7 @@ from emotion_jax.errors import EmotionError
 
 HERE = Path(__file__).parent
 PROGRAM = """
-import json, os, sys
+import json, os, sys, time
 index, count, port, faces, workdir, feed = sys.argv[1:]
 import jax
 if count == "2":
@@ -26,9 +26,16 @@ if count == "2":
     timeouts = {"initialization_timeout": 60, "heartbeat_timeout_seconds": 10}
     jax.distributed.initialize(address, 2, int(index), **timeouts)
 import tiny_runs
-from emotion_jax import models, train
+from emotion_jax import checkpoint, models, train
 models.MODELS["tiny"] = tiny_runs.Tiny
 config = tiny_runs.make_config(faces, data__feed=feed, num_epochs=2)
+write_manifest = checkpoint.write_manifest
+
+def hash_slowly(folder):
+    time.sleep(0.5)
+    write_manifest(folder)
+
+checkpoint.write_manifest = hash_slowly
 if faces == "drawn":
     # Built by TFDS, once: the processes start at the same time.
     cache = workdir + "-cache"
@@ -72,6 +79,27 @@ sys.exit(errors.run(lambda: train.train_and_evaluate(config, workdir)))
 """
 
 
+# One whose disk is full once the first epoch is over, as its first process finds.
+FULL = """
+import errno, os, sys
+index, port, faces, workdir = sys.argv[1:]
+os.environ |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+os.environ["JAX_PROCESS_ID"] = index
+import tiny_runs
+from emotion_jax import checkpoint, errors, models, sharding, train
+sharding.join_processes()
+models.MODELS["tiny"] = tiny_runs.Tiny
+
+def refuse(folder, size):
+    assert index == "0"
+    raise OSError(errno.ENOSPC, "Full is full")
+
+checkpoint.require_room = refuse
+config = tiny_runs.make_config(faces, num_epochs=1)
+sys.exit(errors.run(lambda: train.train_and_evaluate(config, workdir)))
+"""
+
+
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
     # 37 to evaluate on: the last batch is ragged, and so is its share for each process.
@@ -108,12 +136,17 @@ def run(faces, workdir, *, count, feed):
 
 def stop(faces, workdir, signals=(), *, expected=(0, 0)):
     """A run of two processes that are sent signals: its rows, and what each process said."""
+    words = [str(int(number)) for number in signals]
+    return communicate(*pair(STOPPED, faces, workdir, *words), workdir, expected=expected)
+
+
+def pair(program, faces, workdir, *words):
+    """The commands and the environments of a program's two processes, of one device each."""
     paths = os.pathsep.join([str(HERE), str(HERE.parent)])
     flags = "--xla_force_host_platform_device_count=1"
     environment = {**os.environ, "PYTHONPATH": paths, "XLA_FLAGS": flags}
-    words = [str(free_port()), str(faces), str(workdir), *(str(int(number)) for number in signals)]
-    commands = [[sys.executable, "-c", STOPPED, str(i), *words] for i in range(2)]
-    return communicate(commands, [environment] * 2, workdir, expected=expected)
+    words = [str(free_port()), str(faces), str(workdir), *words]
+    return [[sys.executable, "-c", program, str(i), *words] for i in range(2)], [environment] * 2
 
 
 def launch(faces, workdir, *, count):
@@ -134,6 +167,15 @@ def launch(faces, workdir, *, count):
 
 def communicate(commands, environments, workdir, expected=(0, 0)):
     """Runs the commands at the same time; the run's rows, and what each process said."""
+    said = complete(commands, environments, expected)
+    # Whoever asks for a checkpoint too early takes it for one.
+    assert not any("damaged" in err for _, err in said), said
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return rows, [out for out, _ in said]
+
+
+def complete(commands, environments, expected):
+    """Runs the commands at the same time: what each said on standard output and error."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [
         subprocess.Popen(command, env=environment, cwd=HERE.parent, **pipes)
@@ -146,8 +188,7 @@ def communicate(commands, environments, workdir, expected=(0, 0)):
             process.kill()
     for process, (_, err), status in zip(processes, said, expected, strict=False):
         assert process.returncode == status, err
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return rows, [out for out, _ in said]
+    return said
 
 
 @pytest.mark.parametrize(
@@ -201,6 +242,11 @@ def test_whichever_process_is_told_to_stop_all_save_the_same_step(
     rows, said = stop(faces, workdir)
     assert f"resumed from step {step}" in said[0]
     assert list(map(lasting, rows)) == list(map(lasting, undisturbed))
+
+
+def test_a_full_disk_that_one_process_finds_is_told_by_all(faces, tmp_path):
+    for _, err in complete(*pair(FULL, faces, tmp_path / "run"), expected=(2, 2)):
+        assert "checkpoint of step 6 cannot be written" in err and "Traceback" not in err, err
 
 
 def assert_own_shares(first, second):

@@ -1,7 +1,8 @@
 """Epochs that draw rare classes more often, and the config's other answers to imbalance."""
 
 import dataclasses
-import os
+import types
+import zlib
 
 import hypothesis.strategies as st
 import jax
@@ -15,6 +16,7 @@ from emotion_jax.data import open_data
 from emotion_jax.data.arrays import Arrays, save_arrays
 from emotion_jax.data.pipeline import ArrayPixels, Split, choose_feed
 from emotion_jax.data.selection import epoch_counts, sample
+from emotion_jax.errors import EmotionError
 from emotion_jax.experiment import make_experiment
 from emotion_jax.inference import load_predictor
 from emotion_jax.labels import EMOTIONS
@@ -134,9 +136,45 @@ def test_auto_takes_resident_where_it_fits(monkeypatch, memory, feed):
     assert choose_feed([split, other], sharding.make_mesh(1)) == feed
 
 
-def test_memory_is_what_a_device_of_this_machine_may_take():
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert sharding.memory(sharding.make_mesh()) == whole // jax.device_count()
+class Card:
+    """A device that says how much memory it has."""
+
+    def __init__(self, size):
+        self.memory_stats = lambda: {"bytes_limit": size << 20}
+
+
+@pytest.mark.parametrize(
+    ("cards", "host", "expected"),
+    [((), 8000, 1000), ((500, 400), 8000, 400), ((5000, 4000), 3000, 3000)],
+    ids=["a CPU's eight devices share it", "the smallest card", "cards beyond the host"],
+)
+def test_memory_is_what_each_device_may_take(monkeypatch, cards, host, expected):
+    """In MiB."""
+    monkeypatch.setattr(sharding, "host_limit", lambda: host << 20)
+    mesh = sharding.make_mesh()
+    if cards:
+        mesh = types.SimpleNamespace(local_devices=[Card(size) for size in cards])
+    assert jax.device_count() == 8 and sharding.memory(mesh) == expected << 20
+
+
+@pytest.mark.parametrize(("elsewhere", "expected"), [(100, 100), (5000, 2000)])
+def test_processes_on_one_host_share_its_memory(monkeypatch, elsewhere, expected):
+    """Two are here, each with eight devices, and one elsewhere."""
+    name = zlib.crc32(b"here") >> 1
+
+    def gather(number):
+        return np.array([number, number, 5 if number == name else elsewhere])
+
+    monkeypatch.setattr(sharding.socket, "gethostname", lambda: "here")
+    monkeypatch.setattr(sharding, "host_limit", lambda: 32_000 << 20)
+    monkeypatch.setattr(sharding, "_gather", gather)
+    assert sharding.memory(sharding.make_mesh()) == expected << 20
+
+
+def test_several_processes_take_all_their_devices(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(EmotionError, match="^num_devices: 4; of several processes each takes all"):
+        sharding.make_mesh(4)
 
 
 @pytest.fixture

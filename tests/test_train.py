@@ -24,6 +24,7 @@ from tiny_runs import (
 from emotion_jax import conclude, export, train
 from emotion_jax.checkpoint import Checkpoints
 from emotion_jax.data.arrays import Arrays, save_arrays
+from emotion_jax.data.pipeline import Stream
 from emotion_jax.errors import EmotionError
 from emotion_jax.experiment import make_experiment
 from emotion_jax.inference import load_predictor
@@ -140,6 +141,22 @@ def test_a_finished_run_goes_on_when_asked_for_more(faces, finished, tmp_path, c
     assert [row["step"] for row in rows(workdir)] == [6, 12, 18, 24]
 
 
+def test_processes_agree_on_the_run_s_own_steps(faces, finished, tmp_path, monkeypatch):
+    """For Orbax asks with these, too, and who agrees on a number waits until it comes."""
+    asked = []
+
+    def agree(step):
+        asked.append(step)
+        return step == 7 and asked.count(7) == 1
+
+    monkeypatch.setattr(train.sharding, "agreement", lambda: agree)
+    with pytest.raises(SystemExit):
+        train.train_and_evaluate(make_config(faces), tmp_path)
+    train.train_and_evaluate(make_config(faces), tmp_path)
+    assert asked == list(range(1, 19))
+    assert list(map(lasting, rows(tmp_path))) == list(map(lasting, rows(finished)))
+
+
 def test_stream_trains_to_the_same_numbers_as_resident(faces, finished, tmp_path):
     train.train_and_evaluate(make_config(faces, data__feed="stream"), tmp_path)
     for got, expected in zip(rows(tmp_path), rows(finished), strict=True):
@@ -154,6 +171,16 @@ def test_eval_reports_the_best_checkpoint_as_training_measured_it(faces, finishe
     said = " ".join(capsys.readouterr().out.split())
     assert f"best checkpoint (step {best['step']}," in said
     assert f"accuracy {100 * best['val/accuracy']:.1f} %" in said
+
+
+def test_all_streams_are_measured_by_one_program(faces):
+    experiment = make_experiment(make_config(faces))
+    variables = eval_variables(experiment.init_state())
+    for name, mirrored in (("train", False), ("validation", False), ("validation", True)):
+        feed = Stream(experiment.splits[name], experiment.mesh)
+        found = experiment.compile_evaluation(feed, mirrored=mirrored)(variables)
+        assert found.weight == len(feed.split)
+    assert experiment._eval_step._cache_size() == 2
 
 
 def test_scores_are_left_as_the_tables_say_them(faces, finished, tmp_path, capsys):
