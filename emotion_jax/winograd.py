@@ -86,13 +86,13 @@ def use_kernels(kernels: Kernels) -> Callable[..., Any]:
     """Make an interceptor for `nn.intercept_methods` that convolves by `convolve`.
 
     Args:
-      kernels: from `transform_kernels`; layers without one, with a stride or with a padding of
-        their own convolve as ever.
+      kernels: from `transform_kernels`; layers without one, and those with a stride, a dilation,
+        groups, a mask or a padding of their own, convolve as ever.
     """
 
     def intercept(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         layer: Any = context.module
-        if not _can_do(layer) or "/".join(layer.path) not in kernels:
+        if not _can_do(layer, args) or "/".join(layer.path) not in kernels:
             return call(*args, **kwargs)
         return _apply(layer, args[0], kernels["/".join(layer.path)])
 
@@ -113,11 +113,12 @@ def intercept_training(
 ) -> Any:
     """An interceptor for `nn.intercept_methods` that convolves, and finds gradients, by `convolve`.
 
-    The kernels are transformed anew at every call. Layers of few channels, of another dtype than
-    float32, with a stride or with a padding of their own convolve as ever.
+    The kernels are transformed anew at every call. Layers of few channels or of another dtype than
+    float32, and those with a stride, a dilation, groups, a mask or a padding of their own, convolve
+    as ever.
     """
     layer: Any = context.module
-    if not _can_do(layer) or not layer.has_variable("params", "kernel"):
+    if not _can_do(layer, args) or not layer.has_variable("params", "kernel"):
         return call(*args, **kwargs)
     kernel: jax.Array = layer.get_variable("params", "kernel")
     is_float32 = layer.dtype in (None, jnp.float32) and args[0].dtype == jnp.float32
@@ -126,13 +127,20 @@ def intercept_training(
     return _apply(layer, args[0], _transform(kernel, LARGE))
 
 
-def _can_do(layer: Any) -> bool:
-    plain = isinstance(layer, nn.Conv) and layer.strides in (1, (1, 1))
-    return plain and layer.padding in ("SAME", "VALID")
+def _can_do(layer: Any, args: Any) -> bool:
+    return (
+        isinstance(layer, nn.Conv)
+        and [x.ndim for x in args] == [4]
+        and layer.padding in ("SAME", "VALID")
+        and layer.feature_group_count == 1
+        and layer.mask is None
+        and all(each in (1, (1, 1)) for each in (layer.strides, layer.kernel_dilation))
+    )
 
 
 def _apply(layer: nn.Conv, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return convolve(x, kernel, padding=str(layer.padding)) + layer.get_variable("params", "bias")
+    y = convolve(x, kernel, padding=str(layer.padding))
+    return y + layer.get_variable("params", "bias") if layer.use_bias else y
 
 
 def _transform(kernel: Any, tile: Tile) -> Any:

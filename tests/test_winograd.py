@@ -52,21 +52,51 @@ def test_only_wide_layers_are_transformed():
     assert list(winograd.transform_kernels(params)) == ["wide"]
 
 
-class Strided(nn.Module):
+# What it must not touch: it would leave the option out.
+OPTIONS = {
+    "strided": {"strides": 2},
+    "padded": {"padding": 3},
+    "dilated": {"kernel_dilation": 2},
+    "grouped": {"feature_group_count": 2},
+    "masked": {"mask": np.arange(9 * 64 * 64).reshape(3, 3, 64, 64) % 3 / 2},
+}
+
+
+class Convolution(nn.Module):
+    options: dict
+
     @nn.compact
     def __call__(self, x):
-        x = nn.Conv(8, (3, 3), strides=2, name="strided")(x)
-        return nn.Conv(8, (3, 3), padding=3, name="padded")(jnp.concatenate([x] * 8, -1))
+        return nn.Conv(64, (3, 3), name="conv", **self.options)(x)
 
 
-def test_what_it_cannot_do_is_left_alone():
-    x = jnp.ones((1, 9, 9, 64))
-    variables = Strided().init(jax.random.key(0), x)
+def outputs(options, x):
+    """What a convolution says plainly, as predictors call it, and as training does."""
+    layer = Convolution(options)
+    variables = layer.init(jax.random.key(0), x)
     kernels = winograd.transform_kernels(variables["params"])
-    assert set(kernels) == {"strided", "padded"}
-    with nn.intercept_methods(winograd.use_kernels(kernels)):
-        out = Strided().apply(variables, x)
-    np.testing.assert_array_equal(out, Strided().apply(variables, x))
+    assert kernels
+    yield layer.apply(variables, x)
+    for interceptor in (winograd.use_kernels(kernels), winograd.intercept_training):
+        with nn.intercept_methods(interceptor):
+            yield layer.apply(variables, x)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_what_it_cannot_do_is_left_alone(name):
+    x = jax.random.normal(jax.random.key(1), (1, 9, 9, 64))
+    plain, *ours = outputs(OPTIONS[name], x)
+    for out in ours:
+        np.testing.assert_array_equal(out, plain)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"), [({"use_bias": False}, (1, 9, 9, 64)), ({}, (9, 9, 64))]
+)
+def test_without_a_bias_or_a_batch_it_is_the_convolution(options, shape):
+    plain, *ours = outputs(options, jax.random.normal(jax.random.key(1), shape))
+    for out in ours:
+        np.testing.assert_allclose(out, plain, atol=1e-4)
 
 
 def test_a_predictor_says_what_the_network_says():
