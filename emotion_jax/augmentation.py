@@ -184,8 +184,8 @@ def _random_light(key: jax.Array, image: jax.Array, config: Augmentation) -> jax
         dark = conditions.darken(image, light, noise)
         image = _sometimes(keys[5], config.darkness, dark, image)
     if config.jpeg:
-        # A key of its own, so that what was drawn before this existed is drawn still.
-        drawn, does = jax.random.split(jax.random.fold_in(key, 1))
+        # A seventh, so that what was drawn before this existed is drawn still.
+        drawn, does = jax.random.split(jax.random.fold_in(key, 6))
         pressed = conditions.compress(image, jax.random.uniform(drawn, minval=8.0, maxval=60.0))
         image = _sometimes(does, config.jpeg, pressed, image)
     return image
@@ -195,8 +195,9 @@ def augment_image(image: jax.Array, key: jax.Array, config: Augmentation) -> jax
     """Draws one altered copy of a float image `[H, W, C]`, intensities 0..255."""
     moves, bright, contrast, grey, rectangle = jax.random.split(key, 5)
     height, width, _ = image.shape
-    # Keys of their own, so that what was drawn before these existed is drawn still.
-    glasses, wears, light = jax.random.split(jax.random.fold_in(key, 1), 3)
+    # A sixth, so that what was drawn before these existed is drawn still: key i of a split is
+    # the key that i folds in.
+    glasses, wears, light = jax.random.split(jax.random.fold_in(key, 5), 3)
     if config.glasses:
         # Before the face is moved: later nobody knows where its eyes are.
         image = _sometimes(wears, config.glasses, _random_glasses(glasses, image), image)

@@ -109,8 +109,10 @@ def light_from_behind(image: jax.Array, strength: jax.Array | float) -> jax.Arra
 def blur(image: jax.Array, across: jax.Array | float, down: jax.Array | float) -> jax.Array:
     """Blurs by Gaussians of `across` and `down` pixels; uneven ones are a head that moves."""
     rows, columns = _blurring(image.shape[0], down), _blurring(image.shape[1], across)
+    # In full precision, for a graphics card's fast products round intensities to a tenth.
+    blurred = jnp.einsum("ij,jkc,lk->ilc", rows, image, columns, precision="highest")
     # Sums of rounded weights may pass 1 by a little.
-    return jnp.clip(jnp.einsum("ij,jkc,lk->ilc", rows, image, columns), 0, 255)
+    return jnp.clip(blurred, 0, 255)
 
 
 def compress(image: jax.Array, quality: jax.Array | float) -> jax.Array:

@@ -61,7 +61,15 @@ def begin_from(path: str, state: TrainState, meta: dict[str, Any]) -> Beginning:
     if width < other:
         raise EmotionError(f"model.width: {width}, but '{path}' has {other}; set as much or more")
     if width > other:
-        arrays = widen(arrays, {name: leaf.shape for name, leaf in flatten(new).items()}, seed=0)
+        shapes = {name: leaf.shape for name, leaf in flatten(new).items()}
+        for name, array in arrays.items():  # a little more may round to less
+            here, there = shapes.get(name, array.shape)[-1], array.shape[-1]
+            if here < there and "/head/" not in name:
+                raise EmotionError(
+                    f"model.width: {width} rounds {name} to {here} features, but '{path}' has "
+                    f"{there}; set {other}, or a little more than {width}"
+                )
+        arrays = widen(arrays, shapes, seed=0)
     drawn = set()
 
     def begin(place: Any, leaf: jax.Array) -> jax.Array:

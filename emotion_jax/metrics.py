@@ -66,14 +66,14 @@ def measure(
     log_probs = jax.nn.log_softmax(logits)
     confidence, right = jnp.exp(log_probs.max(-1)), (true * predicted).sum(-1)
     # A bin holds its upper edge: a confidence of 1 belongs to the last.
-    place = jax.nn.one_hot(jnp.ceil(confidence * BINS) - 1, BINS)
+    place = (jnp.ceil(confidence * BINS) - 1)[:, None] == jnp.arange(BINS)
     parts = weight[:, None] * jnp.stack([jnp.ones_like(right), confidence, right], axis=1)
     sums = Metrics(
         loss=jnp.sum(losses * weight),
         weight=jnp.sum(weight),
         confusion=confusion,
         nll=-jnp.sum(weight * (true * log_probs).sum(-1)),
-        bins=jnp.matmul(place.T, parts, precision="highest"),
+        bins=jnp.matmul(place.T.astype(parts.dtype), parts, precision="highest"),
         skipped=jnp.zeros(()),
     )
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)

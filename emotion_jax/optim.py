@@ -141,7 +141,7 @@ def climb(params: Any, grads: Any, rho: float) -> Any:
       grads: of the loss in them; where all are 0, nothing moves.
       rho: the length of the move, the Euclidean norm over all parameters.
     """
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     # Where nothing slopes nothing moves, rather than by 0 / 0.
     scale = rho / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny ** 0.5)
     return jax.tree.map(lambda p, g: p + scale * g, params, grads)

@@ -2,7 +2,7 @@
 
 Nothing here is compiled, mapped or placed: the caller does that. `jax.jit(partial(train_step,
 model=model, tx=tx, ...), donate_argnums=0)` is the whole wiring on one device or a mesh; under
-`jax.pmap`, `jax.vmap` or `jax.shard_map(check_vma=False)` name the mapped axis by `axis_name`.
+`jax.pmap`, `jax.vmap` or `jax.shard_map` name the mapped axis by `axis_name`.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def train_step(
       accumulate: micro-batches whose gradients are added up one after the other, for batches that
         do not fit; each device's share must be a multiple of it. The loss and its gradient stay
         those of the whole batch, whatever the weights. BatchNorm normalizes each micro-batch by
-        itself, and its running statistics take one step towards the mean of theirs.
+        itself, and its running statistics take one step towards the mean of theirs. Under
+        `shard_map` it takes `check_vma=False`.
       axis_name: the mapped axis over which the batch is split, if any.
 
     Returns:
@@ -153,7 +154,7 @@ def train_step(
         return objective, (updated.get("batch_stats", {}), measured)
 
     def backward(params: Any) -> tuple[Any, Any, metrics.Metrics]:
-        f = partial(jax.grad(objective, has_aux=True), params)
+        f = partial(jax.grad(objective, has_aux=True), _own(axis_name, params))
         grads, (batch_stats, measured) = _add_up(f, batch, dropout_key, accumulate)
         grads, measured = _sum_over(axis_name, (grads, measured))
         return grads, batch_stats, measured
@@ -171,7 +172,7 @@ def train_step(
         ema = optax.incremental_update(_variables(params, batch_stats), ema, 1 - decay)
     after = TrainState(state.step + 1, params, batch_stats, ema, opt_state)
     # Both are sums over the mapped axis, so that all of it decides alike.
-    finite = jnp.isfinite(measured.loss) & jnp.isfinite(optax.global_norm(grads))
+    finite = jnp.isfinite(measured.loss) & jnp.isfinite(optax.tree.norm(grads))
     nothing = jax.tree.map(jnp.zeros_like, measured).replace(skipped=jnp.ones(()))
     return (
         _select(finite, after, dataclasses.replace(state, step=after.step)),
@@ -240,6 +241,18 @@ def _add_up(f: Callable[..., Any], batch: Batch, key: jax.Array, count: int) -> 
 
 def _sum_over(axis_name: str | None, x: Any) -> Any:
     return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+
+def _own(axis_name: str | None, x: Any) -> Any:
+    """Each device's own copy of what is equal on all: nothing added that hangs on the device.
+
+    Gradients in the equal ones themselves would be summed over the devices by `shard_map`, which
+    keeps account of what is equal, and then once more by `_sum_over`.
+    """
+    if axis_name is None:
+        return x
+    nothing = 0 * jax.lax.axis_index(axis_name)
+    return jax.tree.map(lambda leaf: leaf + nothing.astype(leaf.dtype), x)
 
 
 def _select(condition: jax.Array, a: Any, b: Any) -> Any:

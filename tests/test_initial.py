@@ -7,12 +7,13 @@ import numpy as np
 import optax
 import pytest
 
+from emotion_jax import initial
 from emotion_jax.errors import EmotionError
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import make_meta, model_from_meta
 from emotion_jax.initial import begin_from
 from emotion_jax.labels import EMOTIONS
-from emotion_jax.steps import init_state
+from emotion_jax.steps import TrainState, init_state
 from emotion_jax.weights import save_weights
 
 SPEC = ImageSpec(size=32, mean=(0.4, 0.3, 0.2), std=(0.1,))
@@ -99,3 +100,17 @@ def test_narrower_weights_are_widened(tmp_path):
     save_weights(tmp_path, {"params": begun.params, "batch_stats": begun.batch_stats}, wide)
     with pytest.raises(EmotionError, match="model.width: 0.015625, .* has 0.25; set as much or"):
         begin_from(str(tmp_path), state, meta)
+
+
+def test_a_little_more_width_that_rounds_to_less_is_refused(tmp_path):
+    """At width 1 the first layer has 66 features, no multiple of 8; at 1.01 it has 64."""
+    meta, _ = make(name="simplenet")
+    narrow, wide = ({**meta, "model": {**meta["model"], "width": w}} for w in (1.0, 1.01))
+    shapes = {"params/conv01/kernel": (3, 3, 3, 66), "params/head/kernel": (432, 9)}
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    tree = {"conv01": {"kernel": np.zeros((3, 3, 3, 64))}, "head": {"kernel": np.zeros((440, 8))}}
+    state = TrainState(0, tree, {}, None, None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(initial, "read_variables", lambda path: (arrays, narrow))
+        with pytest.raises(EmotionError, match="^model.width: 1.01 rounds .*conv01/kernel to 64"):
+            begin_from("weights", state, wide)

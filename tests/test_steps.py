@@ -1,5 +1,6 @@
 """The step itself: it learns, compiles once, and counts every example by its weight."""
 
+import warnings
 from functools import partial
 
 import flax.linen as nn
@@ -13,7 +14,7 @@ from emotion_jax import losses, metrics, steps
 from emotion_jax.augmentation import Augmentation, augment
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.models import VGG16, SimpleNetV2
-from emotion_jax.optim import climb
+from emotion_jax.optim import climb, make_optimizer
 from emotion_jax.preprocess import normalize
 
 SPEC = ImageSpec(size=8)
@@ -70,6 +71,23 @@ def test_simplenet_learns_one_batch_by_heart_with_one_compilation():
         seen.append(metrics.summarize(got))
     assert seen[-1]["loss"] < 0.1 * seen[0]["loss"] and seen[-1]["accuracy"] == 1
     assert step._cache_size() == 1 and int(state.step) == 25
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd", "adadelta"])
+def test_nothing_that_is_deprecated_is_called(name):
+    """Whoever installs tomorrow may get libraries without it."""
+    tx = make_optimizer(name, 0.1, weight_decay=0.1, clip_norm=1.0)
+    alter = partial(augment, config=Augmentation(flip=0.5, rotate=5, jpeg=0.5, glasses=0.5))
+    options = {"sam_rho": 0.1, "ema_decay": 0.9, "augment_fn": alter, "accumulate": 2}
+
+    def begin_and_step(batch, key):
+        model, spec = SimpleNetV2(width=1 / 16), ImageSpec(size=26)
+        state, step = make(model, spec, tx=tx, ema=True, **options)
+        return step(state, batch, key)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        jax.eval_shape(begin_and_step, make_batch(4, size=26), jax.random.key(0))
 
 
 def test_vgg_takes_a_step():
