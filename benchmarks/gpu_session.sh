@@ -9,11 +9,13 @@
 #     bash benchmarks/gpu_session.sh precision  docs/ferplus.md: float32 and bfloat16, curves
 #
 # Each part ends within nine minutes (LIMIT, in seconds, says otherwise). What was measured lies in
-# benchmarks/results (RESULTS), and a copy in $OUT if that is set; "step" and "peers" go on where
-# they were stopped, if those files are back in benchmarks/results by then. A row that takes over
-# 150 seconds (ROW_LIMIT) counts as failed; MORE_ROWS=--again tries what failed anew. Levers that
-# pay are tried together by LEVERS="pad8+still pad8+bits8" in front of "step". Where there is no
-# git, COMMIT=abc1234 in front names the code.
+# benchmarks/results (RESULTS), and packed in $OUT/results.tar.gz if OUT is set; "step" and "peers"
+# go on where they were stopped, if those files are back in benchmarks/results by then. A row that
+# takes over 240 seconds (ROW_LIMIT) counts as failed, and all that a failed one said stays beside
+# the rows; MORE_ROWS=--again tries what failed anew. Levers that pay are tried together by
+# LEVERS="pad8+still pad8+bits8" in front of "step". Where there is no git, COMMIT=abc1234 in front
+# names the code. The other parts leave their logs and tables in $OUT/PART.tar.gz, and "recipe" its
+# weights in an archive each: eight files at most.
 #
 # On a CPU everything can be rehearsed with narrow networks; the files lie in runs/rehearsal then:
 #     WIDTH=0.1 BATCH=2 BATCHES=4 ROW_SECONDS=0.1 bash benchmarks/gpu_session.sh step
@@ -25,28 +27,38 @@ results=${RESULTS:-${WIDTH:+runs/rehearsal}}
 results=${results:-benchmarks/results}
 mkdir -p "$results"
 
+# A machine with an NVIDIA GPU measures that, or fails: never its CPU without a word.
+if command -v nvidia-smi >/dev/null; then
+    nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+    export JAX_PLATFORMS=${JAX_PLATFORMS:-cuda,cpu}
+fi
+# Of the device's memory JAX takes three quarters unless it is told; PyTorch takes what it needs.
+export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
+
 keep() {
-    if [ -z "${OUT:-}" ]; then return; fi
-    cp "$results"/* "$OUT"/ 2>/dev/null
-    for folder in runs/recipe/weights/*/; do
-        if [ -d "$folder" ]; then tar -C runs/recipe/weights -cf "$OUT/$(basename "$folder").tar" "$(basename "$folder")"; fi
-    done
-    for job in recipe ablations precision; do
-        if [ -d "runs/$job" ]; then
-            find "runs/$job" -name '*.log' -o -name '*.jsonl' -o -name scores.json \
-                -o -name precision.json -o -name precision.png |
-                tar -czf "$OUT/$job.tar.gz" -T -
-        fi
-    done
+    if [ -z "${OUT:-}" ] || [ -z "$1" ]; then return; fi
+    case "$1" in
+    step | peers | run)
+        tar -C "$results" -czf "$OUT/results.tar.gz" .
+        return
+        ;;
+    recipe)
+        for folder in runs/recipe/weights/*/; do
+            if [ -d "$folder" ]; then tar -C runs/recipe/weights -cf "$OUT/$(basename "$folder").tar" "$(basename "$folder")"; fi
+        done
+        ;;
+    esac
+    find "runs/$1" -name '*.log' -o -name '*.jsonl' -o -name scores.json -o -name config.json \
+        -o -name precision.json -o -name precision.png | tar -czf "$OUT/$1.tar.gz" -T -
 }
-trap keep EXIT
+trap 'keep "${1:-}"' EXIT
 
 # Rows in order of importance: what comes after a "then" is measured after what stands before it.
 rows() {
     local left=$((end - SECONDS))
     if [ "$left" -gt 20 ]; then
         python3 benchmarks/train_step.py --seconds="${ROW_SECONDS:-3}" --limit="$left" \
-            --row_limit="${ROW_LIMIT:-150}" --width="${WIDTH:-1}" --output="$results" \
+            --row_limit="${ROW_LIMIT:-240}" --width="${WIDTH:-1}" --output="$results" \
             ${MORE_ROWS:-} "$@"
     fi
 }
@@ -63,13 +75,11 @@ train() {
         data.dir="$faces" ${EPOCHS:+num_epochs="$EPOCHS"} ${MORE:-}
 }
 
-if command -v nvidia-smi >/dev/null; then
-    nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
-fi
 # The sizes of an H200; BATCH alone is for all.
 simplenet=(--network=simplenet --precision=bfloat16 --batch="${BATCH:-1024}")
 vgg16=(--network=vgg16 --precision=bfloat16 --batch="${BATCH:-256}")
-levers="pad8 bits8 pad8+still+bits8 still bf16norm in4+pad8 scatterpool rbg remat scan8 nodonate"
+# "direct" is on a GPU the very program that "ours" is: what parts the two is chance.
+levers="direct pad8 bits8 pad8+bits8 remat scatterpool pad8+still+bits8 still bf16norm in4+pad8 rbg scan8 nodonate"
 case "${1:-}" in
 step)
     python3 benchmarks/flops.py | grep training
@@ -92,6 +102,10 @@ peers)
     ROW_LIMIT=${ROW_LIMIT:-300} rows "${simplenet[@]}" --implementation=torch:max-autotune
     ;;
 run)
+    # Feeds train by the same program, and how long it compiles is no figure here; private, for who
+    # writes there could run code.
+    mkdir -p -m 700 runs/compiled
+    export JAX_COMPILATION_CACHE_DIR="$PWD/runs/compiled"
     within python3 benchmarks/train_run.py --config="${CONFIG:-configs/simplenet.py}" \
         --faces="${COUNT:-102400}" --set batch_size="${BATCH:-1024}" --set data.holdout=0 \
         --output="$results"

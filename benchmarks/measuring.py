@@ -112,7 +112,15 @@ def serve(work: Callable[..., dict[str, Any]]) -> None:
 
 
 class Failed(Exception):
-    """A worker that measured nothing; says why."""
+    """A worker that measured nothing.
+
+    Attributes:
+      said: all that it wrote to standard error, of which the message quotes a line.
+    """
+
+    def __init__(self, message: str, said: str = ""):
+        super().__init__(message)
+        self.said = said
 
 
 class Late(Failed):
@@ -130,7 +138,11 @@ def ask(name: str, *, limit: float, **words: Any) -> dict[str, Any]:
     command = [sys.executable, str(here / f"step_{name}.py"), json.dumps(words)]
     # A group of its own, because compilers start helpers, which hold the pipes open after it.
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=here.parent, start_new_session=True, **pipes) as process:
+    # What PyTorch compiled for an earlier row would make this one's time to compile too short.
+    environment = {**os.environ, "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+    with subprocess.Popen(
+        command, cwd=here.parent, env=environment, start_new_session=True, **pipes
+    ) as process:
         try:
             out, err = process.communicate(timeout=max(limit, 0.0))
         except subprocess.TimeoutExpired:
@@ -140,11 +152,11 @@ def ask(name: str, *, limit: float, **words: Any) -> dict[str, Any]:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode:
-        raise Failed(f"status {process.returncode}: {last_words(err)}")
+        raise Failed(f"status {process.returncode}: {last_words(err)}", err)
     try:
         return json.loads(out.splitlines()[-1])
     except (IndexError, ValueError):
-        raise Failed(f"no answer: {last_words(out)}") from None
+        raise Failed(f"no answer: {last_words(out)}", err) from None
 
 
 def last_words(said: str) -> str:

@@ -20,6 +20,9 @@ import sys
 import time
 from typing import Any
 
+# As ONNX Runtime, which is asked for its CPU's kernels.
+os.environ["JAX_PLATFORMS"] = "cpu"
+
 import flax.linen as nn
 import jax
 import numpy as np

@@ -65,16 +65,23 @@ def measure_step(
     found = time_steps(step, jax.block_until_ready, seconds=seconds)
     repeats = pull.number(levers, "scan", 1)
     loss = jax.tree.map(lambda x: np.asarray(x).reshape(repeats, -1)[-1, 0], step())
-    memory = jax.local_devices()[0].memory_stats() or {}
     # Last, so that the time to compile has all that the first call needs, tracing included.
-    lowered = compiled.lower(state, data, key).cost_analysis() or {}
+    counted = compiled.lower(state, data, key).cost_analysis() or {}
     return {
         **found,
         "step_s": found["step_s"] / repeats,
         "loss": float(loss.loss / loss.weight),
-        "peak_memory": memory.get("peak_bytes_in_use", peak_resident()),
-        "xla_flops": float(lowered.get("flops", 0.0)),
+        "peak_memory": peak_memory(),
+        # Not every device's compiler counts before it compiles.
+        **({"xla_flops": float(counted["flops"])} if "flops" in counted else {}),
     }
+
+
+def peak_memory() -> int | None:
+    """Bytes that the device has held at most, a CPU's the process; None where it does not say."""
+    if jax.default_backend() == "cpu":
+        return peak_resident()
+    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def jit_steps(whole: Callable[..., Any], levers: list[str]) -> Any:

@@ -26,6 +26,7 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable
@@ -35,7 +36,9 @@ from typing import Any
 
 from flops import SIZES, training_flops
 from levers import complaint
-from measuring import Failed, Late, ask, commit, results_path, save_table
+from measuring import Failed, Late, ask, commit, processor, results_path, save_table
+
+from emotion_jax.atomic import replace_text
 
 HERE = Path(__file__).parent
 # What tells a row from another, and what rows have that do not say it.
@@ -83,7 +86,7 @@ def fill(asked: Asked, flags: argparse.Namespace) -> Path | None:
         return None
     table["matmul_tflops"] |= session["matmul_tflops"]
     for key in missing(table, asked, flags.again):
-        if not measure(table, key, asked[key], session["commit"], deadline):
+        if not measure(table, key, asked[key], session["commit"], deadline, path.parent):
             print("time is up; the same command goes on from here", file=sys.stderr)
             break
         save_table(table, path)
@@ -157,6 +160,7 @@ def begin(asked: Asked, flags: argparse.Namespace) -> Row | None:
         found = ask("ours", limit=min(flags.limit, flags.row_limit), **words)
     except Failed as error:
         print(f"no matrix product was measured, nor anything else: {error}", file=sys.stderr)
+        print(error.said, file=sys.stderr)
         return None
     if not (code := commit()):
         print("which commit this is, git does not say: set COMMIT", file=sys.stderr)
@@ -164,9 +168,17 @@ def begin(asked: Asked, flags: argparse.Namespace) -> Row | None:
 
 
 def measure(
-    table: Row, key: tuple[Any, ...], flags: argparse.Namespace, commit: str, deadline: float
+    table: Row,
+    key: tuple[Any, ...],
+    flags: argparse.Namespace,
+    commit: str,
+    deadline: float,
+    folder: Path,
 ) -> bool:
-    """Adds a row to the table, or why there is none; false where the time was not enough."""
+    """Adds a row to the table, or why there is none; false where the time was not enough.
+
+    All that a failed one said is left in `folder`.
+    """
     row: Row = dict(zip(KEY, key, strict=True))
     name, _, rest = row["implementation"].partition(":")
     words = {k: row[k] for k in ("network", "precision", "batch", "width")}
@@ -178,9 +190,14 @@ def measure(
     row["commit"] = commit
     try:
         found = ask(name, limit=min(left, flags.row_limit), task="step", **words)
+        if found["device"] == processor() != table["device"]:
+            raise Failed(f"it ran on the CPU, not on {table['device']}")
     except Failed as error:
         if isinstance(error, Late) and left < flags.row_limit:
             return False
+        if error.said:
+            stem = "-".join(re.sub(r"\W+", "-", str(row[k])) for k in KEY[:4])
+            replace_text(folder / f"failed-{stem}.log", error.said)
         table["failed"].append({**row, "reason": str(error)})
         print(describe_failed(table["failed"][-1]), file=sys.stderr, flush=True)
         return True
@@ -254,10 +271,11 @@ def describe(row: Row) -> str:
         "-" if row[k] is None else f"{row[k]:.2f}"
         for k in ("mfu", *(f"ratio_to_{p}" for p in PEERS))
     )
+    memory = "-" if row["peak_memory"] is None else f"{row['peak_memory'] / 1e9:.2f}"
     return (
         f"{row['network']:<10}{row['precision']:<10}{row['batch']:>6}  {row['implementation']:<28}"
         f"{row['faces_per_s']:>9.1f}{row['spread']:>8.1%}{mfu:>7}{ratios[0]:>8}{ratios[1]:>8}"
-        f"{row['peak_memory'] / 1e9:>11.2f}{row['compile_s']:>11.1f}{_special(row)}"
+        f"{memory:>11}{row['compile_s']:>11.1f}{_special(row)}"
     )
 
 

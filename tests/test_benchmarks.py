@@ -223,7 +223,7 @@ def measured(tmp_path, monkeypatch):
     """Calls the benchmark with workers that measure nothing; what the last call asked of them."""
     import train_step
 
-    def call(*words, answer=None):
+    def call(*words, answer=None, device="a chip", memory=10**9):
         asked = []
 
         def ask(name, *, limit, task, **request):
@@ -233,8 +233,8 @@ def measured(tmp_path, monkeypatch):
             if answer:
                 raise answer
             step_s = {"ours": 0.1, "torch": 0.2, "keras": 0.4}[name]
-            found = {"step_s": step_s, "spread": 0.0, "compile_s": 1.0, "peak_memory": 10**9}
-            return {**found, "loss": 1.0, "versions": {name: "1.0"}}
+            found = {"step_s": step_s, "spread": 0.0, "compile_s": 1.0, "peak_memory": memory}
+            return {**found, "loss": 1.0, "device": device, "versions": {name: "1.0"}}
 
         monkeypatch.setattr(train_step, "ask", ask)
         flags = ["--network=simplenet", "--precision=float32", "--batch=8", *words]
@@ -288,6 +288,28 @@ def test_what_failed_is_tried_again_only_on_demand(measured, capsys):
     assert table["failed"] == []
     _, _, table = measured("--implementation=keras", "--row_limit=9", answer=late)
     assert [row["implementation"] for row in table["failed"]] == ["keras"]
+
+
+def test_all_that_a_failed_row_said_is_kept(measured, tmp_path):
+    from measuring import Failed
+
+    said = "E0000 cuda_dnn.cc: no engine\nRuntimeError: look at the errors above\n"
+    measured("--implementation=ours:pad8+still", answer=Failed("status 1: look", said))
+    (log,) = tmp_path.glob("*.log")
+    assert (log.name, log.read_text()) == ("failed-simplenet-float32-8-ours-pad8-still.log", said)
+
+
+def test_a_row_of_the_cpu_is_none_of_the_device(measured):
+    import measuring
+
+    _, _, table = measured("--implementation=torch", device=measuring.processor())
+    assert table["rows"] == []
+    assert [row["reason"] for row in table["failed"]] == ["it ran on the CPU, not on a chip"]
+
+
+def test_a_device_that_tells_no_memory_has_a_row(measured, capsys):
+    _, _, table = measured("--implementation=ours", memory=None)
+    assert table["rows"][0]["peak_memory"] is None and " -  " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -344,8 +366,9 @@ def test_a_worker_that_hangs_is_stopped_with_its_helpers(tmp_path, monkeypatch):
     (tmp_path / "step_bad.py").write_text("raise RuntimeError('no memory')")
     with pytest.raises(measuring.Late, match="stopped after 1 s"):
         measuring.ask("slow", limit=1.0)
-    with pytest.raises(measuring.Failed, match="RuntimeError: no memory"):
+    with pytest.raises(measuring.Failed, match="RuntimeError: no memory") as info:
         measuring.ask("bad", limit=60.0)
+    assert info.value.said.startswith("Traceback")
     after = "E: x\njax.errors.JaxRuntimeError: OUT\n-----\nFor simplicity, JAX has removed ..."
     assert measuring.last_words(after) == "jax.errors.JaxRuntimeError: OUT"
     assert measuring.last_words("\n") == "nothing said"
@@ -357,11 +380,16 @@ def test_the_gpu_session_asks_for_rows_that_exist(part, fewest, tmp_path, monkey
 
     for name in ("python3", "nvidia-smi"):
         said = tmp_path / name
-        said.write_text('#!/bin/sh\nprintf "%s\\n" "$XLA_FLAGS" "$*" >> "$0.said"\n')
+        variables = '"$XLA_FLAGS" "$JAX_PLATFORMS" "$*"'
+        said.write_text(f'#!/bin/sh\nprintf "%s\\n" {variables} >> "$0.said"\n')
         said.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("RESULTS", str(tmp_path))
     monkeypatch.setenv("LEVERS", "pad16+still")
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setenv("OUT", str(out))
     subprocess.run(["bash", f"{BENCHMARKS}/gpu_session.sh", part], check=True)
     lines = (tmp_path / "python3.said").read_text().splitlines()
     calls = [line for line in lines if line.startswith("benchmarks/train_step.py")]
@@ -369,3 +397,6 @@ def test_the_gpu_session_asks_for_rows_that_exist(part, fewest, tmp_path, monkey
     assert sum(len(train_step.list_keys(flags)) for flags in groups) >= fewest
     assert (groups[0].network, groups[0].precision) == (["simplenet"], ["bfloat16"])
     assert any("command_buffer" in line for line in lines) == (part == "peers")
+    # Not a CPU's figures, where there is a graphics card.
+    assert lines.count("cuda,cpu") == len([line for line in lines if line.startswith("benchmarks")])
+    assert [path.name for path in out.iterdir()] == ["results.tar.gz"]
