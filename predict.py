@@ -63,6 +63,7 @@ flags.DEFINE_boolean("debug", False, "show the traceback of an error", FLAGS)
 flags.DEFINE_boolean("version", False, "print the version", FLAGS)
 flags.DEFINE_boolean("help", False, "print this", FLAGS, short_name="h")
 FINDING = ("min_face", "detector", "landmarks", "cnn_model", "landmarks_model")
+FILES = ("model", "output", "video", "device", "landmarks_model", "cnn_model")
 HELPED = [name for name in FLAGS if len(name) > 1]
 
 
@@ -80,6 +81,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     for name in ("model", "output"):
         if FLAGS[name].value == "":
             raise EmotionError(f"--{name} is empty; give it a value or leave it out")
+    for name in FILES:  # a shell leaves the ~ of --output=~/faces as it is
+        FLAGS[name].value = FLAGS[name].value and os.path.expanduser(FLAGS[name].value)
     check_film_flags()
     check_camera_flags()
     check_cropped_flags()

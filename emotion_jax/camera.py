@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -159,7 +160,8 @@ class Camera(Closing):
 
     def _keep(self, capture: devices.Capture) -> None:
         """Read until the end, keeping the newest frame."""
-        film = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0  # nothing else knows its end
+        # Nothing but a film knows its end, though not every film says it.
+        film = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0 or os.path.isfile(str(self._device))
         frames = _read(capture, film=film)
         if film:
             self._patience = float("inf"), float("inf")  # its timestamps may have any gap

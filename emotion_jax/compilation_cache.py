@@ -27,15 +27,15 @@ def enable_compilation_cache() -> Path | None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return None
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     # Machine code: another processor, on a home that machines share, might not run it.
     version = importlib.metadata.version("jax")
-    folder = Path(home) / "emotion_jax" / f"xla-{version}-{_processor()}"
     try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+        folder = Path(home) / "emotion_jax" / f"xla-{version}-{_processor()}"
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(exist_ok=True, mode=0o700)
         suspect = next((path for path in (folder.parent, folder) if not _is_private(path)), None)
-    except OSError:  # a home that cannot be written: slower, and no more than that
+    except (OSError, RuntimeError):  # no home, or none to write to: slower, and no more than that
         return None
     if suspect is not None:
         what = f"others can write '{suspect}', so what was compiled is not kept there"

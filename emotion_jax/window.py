@@ -17,6 +17,8 @@ from emotion_jax.errors import EmotionError  # noqa: E402
 
 _LARGEST = 1200, 800  # width and height in pixels: fits a laptop's screen
 _ESCAPE = 27
+# Of the codes of keys that mean no character; the lower byte of some is that of a letter.
+_NO_CHARACTER = 0xFF00
 # The last: without a bar of tools, whose keys would be in the way of ours.
 _FLAGS = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
 
@@ -56,13 +58,16 @@ class Window(Closing):
           wait_s: how long, in seconds; the picture is painted meanwhile.
 
         Returns:
-          the character; "q" also for Esc and a closed window; None without a key.
+          the character, nothing ("") of a key that has none, such as an arrow; "q" also for Esc and
+          a closed window; None without a key.
         """
         if self._size is None:  # nothing was shown yet
             return None
-        code = cv2.waitKey(max(1, round(1000 * wait_s)))
+        code = cv2.waitKeyEx(max(1, round(1000 * wait_s)))
         if code == -1:
             return None if self._is_open() else "q"
+        if code & 0xFF00 == _NO_CHARACTER and code & 0xFF != _ESCAPE:
+            return ""
         return "q" if code & 0xFF == _ESCAPE else chr(code & 0xFF).lower()
 
     def close(self) -> None:

@@ -151,6 +151,18 @@ def test_a_film_stands_in_at_its_own_pace(tmp_path):
     assert seen[0].index == 0 and seen[-1].index == 5
 
 
+def test_a_film_that_does_not_say_how_long_it_is_ends_as_one(tmp_path):
+    """As browsers record: OpenCV counts no frames of it."""
+    film = tmp_path / "recorded.webm"
+    film.touch()
+    capture = FalseCapture(lambda number: number < 3)
+    with Camera(str(film), open_capture=lambda device: capture) as camera:
+        newest, index = camera.next(), -1
+        while newest is not None:
+            index, newest = newest.index, camera.next(newest.index)
+    assert index == 2
+
+
 class Stream(http.server.BaseHTTPRequestHandler):
     """A network camera that sends twelve pictures and is switched off."""
 

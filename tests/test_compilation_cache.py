@@ -82,6 +82,15 @@ def test_a_home_that_cannot_be_written_does_without(home, monkeypatch, capsys):
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ and capsys.readouterr() == ("", "")
 
 
+def test_nobody_s_home_does_without(home, monkeypatch, capsys):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 123_456_789)
+    assert enable_compilation_cache() is None
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ and capsys.readouterr() == ("", "")
+
+
 def test_who_has_a_cache_keeps_it(home, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/mine")
     enable_compilation_cache()

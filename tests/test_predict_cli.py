@@ -52,6 +52,16 @@ def test_alone_it_helps():
     assert predict("--help").stdout == alone.stdout
 
 
+@pytest.mark.parametrize("flag", ["video", "output"])
+def test_the_home_folder_has_its_short_name(flag, tmp_path, monkeypatch):
+    """Shells leave it as it is behind an equals sign."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file").touch()
+    words = {"video": ["--video=~/none.mp4"], "output": ["--image=docs", "--output=~/file"]}[flag]
+    done = predict(*words)
+    assert done.returncode and str(tmp_path) in done.stderr and "~" not in done.stderr
+
+
 def test_help_needs_nothing_heavy():
     code = (
         "import runpy, sys; sys.argv = ['predict.py']\n"

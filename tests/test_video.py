@@ -249,6 +249,22 @@ def test_sound_is_copied_packet_by_packet(tmp_path, codec):
     np.testing.assert_allclose([t for t, _ in after], [t for t, _ in before], atol=1.5e-3)
 
 
+def test_a_broadcast_s_sound_is_taken_over(tmp_path):
+    """A transport stream's AAC says in each packet what it is, which mp4 refuses."""
+    source = write_film(tmp_path / "a.ts", shades(60), sound="aac")
+    with FilmWriter(tmp_path / "b.mp4", rate_hint=30, audio_from=source) as film:
+        for frame in read(source):
+            film.write(frame.image, frame.time_s)
+        film.copy_sound()
+    before, after = sound_packets(source), sound_packets(tmp_path / "b.mp4")
+    # The first ends where the picture begins. Of each its header has gone.
+    assert len(before) - 1 <= len(after) > 50
+    pairs = zip(before[-len(after) :], after, strict=True)
+    assert all(old.endswith(new) and 0 < len(old) - len(new) < 10 for (_, old), (_, new) in pairs)
+    with av.open(tmp_path / "b.mp4") as film:
+        assert sum(frame.samples for frame in film.decode(audio=0)) > 60_000
+
+
 def test_sound_of_a_part_begins_with_it_and_ends_with_it(tmp_path):
     source = write_film(tmp_path / "a.mp4", shades(75), sound="aac")
     part = read(source, start=1.0, end=2.0)

@@ -122,7 +122,10 @@ def test_a_session_with_all_keys(display, film, tmp_path):
     table, saved, filmed = (tmp_path / name for name in names)
     wait_for(table.exists)
     wait_for_picture(display)
+    for arrow in ("Left", "Up", "Right"):  # in their codes' lower bytes q, r and s
+        program.press(arrow)
     program.press_until(saved.exists, "s")
+    assert not filmed.exists()
     program.press_until(lambda: red_dot(screen(display)), "r")
     # The film itself reaches the disk in fragments: wait for rows, that is, for frames.
     rows = table.read_text().count("\n")

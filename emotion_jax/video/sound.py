@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
 import av
+from av.bitstream import BitStreamFilterContext
 
 from emotion_jax.video.reading import open_film
 
@@ -33,8 +35,12 @@ class Sound:
         self._waiting: Any = None
         name = source.codec_context.codec.canonical_name
         self._copied = name in output.supported_codecs and not name.startswith("pcm")
+        self._filter: Any = None
         if self._copied:
             self._stream = output.add_stream_from_template(source)
+            if name == "aac" and not source.codec_context.extradata:
+                # From a broadcast: each packet says what it is, where mp4 says it once.
+                self._filter = BitStreamFilterContext("aac_adtstoasc", source)
         else:
             # Wave files often say how many channels they have, and not which.
             self._stream = output.add_stream("aac", rate=_aac_rate(source.codec_context))
@@ -62,6 +68,8 @@ class Sound:
         """Take leave of both films: nothing is copied any more."""
         if self._packets is not None and not self._copied:
             self._output.mux(self._stream.encode())
+        elif self._packets is not None and self._filter is not None:
+            self._mux(self._filter.filter(None))
         self._packets = None
         self._container.close()
 
@@ -83,9 +91,13 @@ class Sound:
                     frame.pts -= ticks
                     self._output.mux(self._stream.encode(frame))
         elif packet.size and None not in (packet.pts, packet.dts):  # likewise
-            packet.stream = self._stream
             packet.pts -= ticks
             packet.dts -= ticks
+            self._mux([packet] if self._filter is None else self._filter.filter(packet))
+
+    def _mux(self, packets: Iterable[Any]) -> None:
+        for packet in packets:
+            packet.stream = self._stream
             self._output.mux(packet)
 
 
