@@ -15,15 +15,20 @@ def replace_text(path: Path, text: str) -> None:
 def replace_bytes(path: Path, content: bytes) -> None:
     """Writes a file in one move: a kill or a full disk leaves the old one or the new, no mixture.
 
+    Of several processes that write the same file at once, one's is left, whole.
+
     Raises:
       OSError: it cannot be written; what was there is as it was.
     """
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        with fresh.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def require_room(folder: Path, size: int) -> None:

@@ -223,10 +223,11 @@ def _nothing(source: str, start: float, end: float | None, duration_s: float | N
 
 
 def _open_film(source: str, output: str | os.PathLike[str], rate: float) -> FilmWriter:
-    """The annotated film: named as its source, and never the source itself."""
+    """The annotated film: named as its source, but never the source itself nor one beside it."""
     stem = Path(source).stem
     target = Path(output) / f"{stem}.mp4"
-    if target.exists() and target.samefile(source):
+    beside = Path(output).resolve() == Path(source).resolve().parent
+    if beside or (target.exists() and target.samefile(source)):
         target = Path(output) / f"{stem}-emotions.mp4"
     return FilmWriter(target, rate_hint=rate, audio_from=source)
 

@@ -66,10 +66,13 @@ def load_instantly(path: str | Path | None, folder: Path | None) -> Predictor:
                 return _read(kept, weights)
     predictor = emotion_jax.load_predictor(path)
     if kept is not None and not _unfit(kept).exists():
+        written = False
         with contextlib.suppress(Exception):
             _keep(predictor.compile(), kept)
-            return _read(kept, weights)
-        if kept.is_file():  # written and no use: it is not to be compiled for nothing again
+            written = True
+        with contextlib.suppress(Exception):
+            return _read(kept, weights)  # or what another start wrote at the same time
+        if written:  # and no use: it is not to be compiled for nothing again
             with contextlib.suppress(OSError):
                 _unfit(kept).touch()
     return predictor
@@ -108,9 +111,9 @@ def _keep(compiled: tuple[bytes, list[np.ndarray]], kept: Path) -> None:
     from emotion_jax.executables import write_executable
 
     write_executable(kept, *compiled)
-    for other in kept.parent.glob(f"{kept.name.partition('-')[0]}-*.npz"):
+    for other in kept.parent.glob(f"{kept.name.partition('-')[0]}-*"):
         if other != kept:
-            other.unlink()
+            other.unlink(missing_ok=True)  # another start may do the same
 
 
 def _read(kept: Path, weights: Path) -> InstantPredictor:

@@ -59,7 +59,9 @@ def file_sha256(path: Path) -> str:
 def _files(folder: Path) -> dict[str, Path]:
     """Every file by its name within the folder: what a manifest names outside is never opened."""
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
-    own = (MANIFEST, f"{MANIFEST}.new")
+    # Its own name begins what a kill left of one half written, too: see `atomic.replace_bytes`.
     return {
-        name: paths[name] for name in sorted(paths) if paths[name].is_file() and name not in own
+        name: paths[name]
+        for name in sorted(paths)
+        if paths[name].is_file() and not name.startswith(MANIFEST)
     }

@@ -100,15 +100,19 @@ def choose_targets(sources: Sequence[str], output: str | os.PathLike[str]) -> di
       output: the folder of the annotated ones.
 
     Returns:
-      the path for each source; with a number (name-2, name-3, ...) where that very file is a
-      source, or differs from another in case alone. A format that holds no photo adds .png.
+      the path for each source; beside sources it is called name-emotions, as no photo there is;
+      with a number (name-2, name-3, ...) where that very file is a source, or differs from another
+      in case alone. A format that holds no photo adds .png.
     """
     used = {_identity(source) for source in sources}
+    folders = {os.path.dirname(source) for source in used}
     targets = {}
     for source, name in zip(sources, _choose_names(sources), strict=True):
         stem, suffix = os.path.splitext(name)
         if suffix.lower() not in _KEPT:
             stem, suffix = name, ".png"
+        if os.path.dirname(_identity(os.path.join(output, name))) in folders:
+            stem += "-emotions"
         target, number = os.path.join(output, stem + suffix), 1
         while _identity(target) in used:
             number += 1

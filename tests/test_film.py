@@ -211,6 +211,9 @@ def test_the_source_is_never_overwritten(tmp_path):
     before = source.read_bytes()
     analyze_film(source, Glad(), output=tmp_path)
     assert source.read_bytes() == before and len(read(tmp_path / "a-emotions.mp4")) == 5
+    other = write_film(tmp_path / "a.mkv", walk(4))  # nor is the one that is named alike
+    analyze_film(other, Glad(), output=tmp_path)
+    assert source.read_bytes() == before and len(read(tmp_path / "a-emotions.mp4")) == 4
 
 
 @pytest.mark.parametrize(

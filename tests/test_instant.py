@@ -127,6 +127,19 @@ def test_a_damaged_file_is_made_anew(weights, cache, faces, harm):
     assert load_instantly(weights, cache)(faces).shape == (3, 8) and len(os.listdir(cache)) == 1
 
 
+def test_two_first_starts_at_once_do_each_other_no_harm(weights, cache, faces, monkeypatch):
+    write = executables.write_executable
+
+    def write_after_another(path, *content):
+        write(path, *content)
+        raise FileNotFoundError("another has removed what was half written")
+
+    monkeypatch.setattr(executables, "write_executable", write_after_another)
+    predictor = load_instantly(weights, cache)
+    assert isinstance(predictor, InstantPredictor) and predictor(faces).shape == (3, 8)
+    assert [path.suffix for path in cache.iterdir()] == [".npz"]
+
+
 @pytest.mark.parametrize("error", [AttributeError, TypeError, RuntimeError, ImportError])
 def test_another_jaxlib_is_done_without(weights, cache, faces, monkeypatch, error):
     def fail(*_, **__):

@@ -37,6 +37,16 @@ def test_targets_differ_by_more_than_case(tmp_path):
     assert len({target.casefold() for target in targets.values()}) == 3
 
 
+def test_no_photo_beside_a_source_is_replaced(tmp_path):
+    for name in ("party.jpg", "party-2.jpg"):
+        (tmp_path / name).touch()
+    source = str(tmp_path / "party.jpg")
+    (target,) = paths.choose_targets([source], tmp_path).values()
+    assert target == str(tmp_path / "party-emotions.jpg")
+    both = [source, target]  # what an earlier run left, read as a source
+    assert not {*paths.choose_targets(both, tmp_path).values()} & {*both}
+
+
 def test_pictures_of_one_name_keep_their_folders(tmp_path):
     sources = [f"{tmp_path}/{name}" for name in ("b/one/a.png", "b/two/a.png", "b/c.gif")]
     targets = paths.choose_targets(sources, "out")

@@ -303,12 +303,12 @@ class Stuttering:
     def __getattr__(self, name):
         return getattr(self.film, name)
 
-    def demux(self, stream):
-        for packet in self.film.demux(stream):
+    def demux(self):
+        for packet in self.film.demux():
             again = av.Packet(bytes(packet))
             again.stream, again.time_base = packet.stream, packet.time_base
             yield packet
-            if again.size:
+            if again.size and packet.stream.type == "audio":
                 yield again
 
 

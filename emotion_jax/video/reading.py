@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 from emotion_jax.errors import EmotionError
+from emotion_jax.video.times import Clock, Joins, count_before
 
 # What FFmpeg would read as a film, too: pictures one by one, and plain text as a terminal's screen.
 _NO_FILMS = ("image2", "tty", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe")
@@ -91,13 +92,14 @@ class FilmReader:
         turn: tuple[int, list[int]] | None = None
         container, stream, index = _enter(self._path, start)
         with container:
-            origin = _origin(container)
+            origin, clock = _origin(container), Clock()
             decoder = _Decoder(container, stream)
             for frame in decoder:
-                if frame.pts is None or frame.time_base is None:
+                time = clock.read(frame)
+                if time is None:
                     time_s = 0.0 if previous is None else previous + 1 / self.rate
                 else:
-                    time_s = float(frame.pts * frame.time_base - origin)
+                    time_s = float(time - origin)
                 time_s = max(time_s, previous or 0.0)  # of films cut badly together
                 previous = time_s
                 if end is not None and time_s >= end:
@@ -205,25 +207,14 @@ def _seek(container: Any, stream: Any, start: float, path: str) -> int:
     origin = _origin(container)
     place = int((Fraction(start) + origin) / stream.time_base)
     container.seek(place, stream=stream)
-    first = next(iter(_Decoder(container, stream)))
+    decoder = _Decoder(container, stream)
+    first = next(iter(decoder))
     if first.pts is None or first.pts * stream.time_base - origin > start:
         raise ValueError("the film's index is wrong")
     with open_film(path) as counted:
-        index = _count_before(counted, stream.index, first.pts)
+        index = count_before(counted, stream.index, first.pts, decoder.entry)
     container.seek(place, stream=stream)
     return index
-
-
-def _count_before(container: Any, stream_index: int, pts: int) -> int:
-    """How many frames are shown before the one with this time stamp."""
-    count = 0
-    for packet in container.demux(container.streams[stream_index]):
-        if packet.size and packet.pts is None:
-            raise ValueError("no time stamps")
-        if packet.dts is not None and packet.dts >= pts:
-            break
-        count += packet.pts is not None and packet.pts < pts and not packet.is_discard
-    return count
 
 
 class _Decoder:
@@ -232,24 +223,28 @@ class _Decoder:
     Attributes:
       decoded: how many there were up to now.
       damaged: how many packets could not be decoded.
-      reached: the latest end of a packet, of pictures or sound, in seconds.
+      reached: the latest end of a packet, of pictures or sound, in seconds, as the file says it.
+      entry: where in the file its first packet of pictures lies, in bytes.
     """
 
     def __init__(self, container: Any, stream: Any) -> None:
         self._container, self._stream = container, stream
         self.decoded = self.damaged = 0
         self.reached = Fraction(0)
+        self.entry: int | None = None
 
     def __iter__(self) -> Iterator[Any]:
         self._stream.codec_context.options = {"max_pixels": _OPTIONS["max_pixels"]}
-        packets = self._container.demux()
+        packets, joins = self._container.demux(), Joins(self._container)
         # A film that breaks off in the middle of a packet raises; what came before is whole.
         while (packet := _next(packets)) is not None:
             if packet.pts is not None:
                 end = (packet.pts + (packet.duration or 0)) * packet.time_base
                 self.reached = max(self.reached, end)
+            joins.straighten(packet)
             if packet.stream.index != self._stream.index:
                 continue
+            self.entry = packet.pos if self.entry is None else self.entry
             try:
                 frames = packet.decode()  # the last one is empty: it gives the frames held back
             except av.FFmpegError:

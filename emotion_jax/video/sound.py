@@ -11,6 +11,7 @@ import av
 from av.bitstream import BitStreamFilterContext
 
 from emotion_jax.video.reading import open_film
+from emotion_jax.video.times import Joins
 
 
 class Sound:
@@ -31,8 +32,10 @@ class Sound:
         self._container, self._output = container, output
         self._zero = Fraction(container.start_time or 0, av.time_base)
         self._begin = self._zero + Fraction(begin_s)
-        self._packets = container.demux(source)
+        self._source, self._joins = source, Joins(container)
+        self._packets = container.demux()  # the pictures, too: they tell where films were joined
         self._waiting: Any = None
+        self._latest: int | None = None
         name = source.codec_context.codec.canonical_name
         self._copied = name in output.supported_codecs and not name.startswith("pcm")
         self._filter: Any = None
@@ -75,9 +78,13 @@ class Sound:
 
     def _read(self) -> Any:
         try:
-            return next(self._packets, None)
+            for packet in self._packets:
+                self._joins.straighten(packet)
+                if packet.stream.index == self._source.index:
+                    return packet
         except (av.FFmpegError, OSError):  # a film that breaks off
-            return None
+            pass
+        return None
 
     def _put(self, packet: Any) -> None:
         ticks = round(self._begin / packet.time_base)
@@ -97,6 +104,9 @@ class Sound:
 
     def _mux(self, packets: Iterable[Any]) -> None:
         for packet in packets:
+            if self._latest is not None and packet.dts is not None and packet.dts <= self._latest:
+                continue  # said twice, where a film was cut or joined: mp4 takes it once
+            self._latest = packet.dts
             packet.stream = self._stream
             self._output.mux(packet)
 

@@ -138,10 +138,10 @@ class FilmWriter(Closing):
             yield
         except (OSError, av.FFmpegError) as error:
             what = getattr(error, "strerror", None) or error
-            raise EmotionError(
-                f"'{self.path}' cannot be written ({what}); free some space or choose another "
-                "folder"
-            ) from error
+            advice = "free some space or choose another folder"
+            if not isinstance(error, OSError):  # no disk's fault
+                advice = "copy the film with another program and read the copy"
+            raise EmotionError(f"'{self.path}' cannot be written ({what}); {advice}") from error
 
 
 def _add_pictures(container: Any, rate: Fraction) -> Any:
