@@ -190,12 +190,19 @@ def read_pictures(pictures: list[str]) -> None:
         )
 
 
-def load() -> Predictor:
-    """Load the network, as fast as can be."""
+def load(default: str | None = None) -> Predictor:
+    """Load the network, as fast as can be; without `--model` the one of this name."""
     folder = enable_compilation_cache()
     from emotion_jax.instant import load_instantly
 
-    return load_instantly(FLAGS.model, folder)
+    return load_instantly(default if FLAGS.model is None else FLAGS.model, folder)
+
+
+def load_fast() -> Predictor:
+    """Load the network; by default one that keeps pace with a camera's frames."""
+    from emotion_jax.weights import FAST
+
+    return load(FAST)
 
 
 def end_loading() -> None:
@@ -225,7 +232,7 @@ def read_film() -> None:
     from emotion_jax.film import analyze_film
     from emotion_jax.tracking import SMOOTHING
 
-    predictor = load()
+    predictor = load_fast()
     end_loading()
     analyze_film(
         FLAGS.video,
@@ -251,7 +258,7 @@ def watch_camera() -> None:
     end_loading()
     watch(
         FLAGS.device,
-        load,
+        load_fast,
         finder=make_finder(),
         min_face=FLAGS.min_face,
         smoothing=SMOOTHING if FLAGS.smoothing is None else FLAGS.smoothing,

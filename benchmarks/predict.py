@@ -132,8 +132,9 @@ def time_stages(film: Path, model: str | None) -> Iterable[str]:
     from emotion_jax.film import choose_min_face
     from emotion_jax.timeline import Timeline, plot_timeline
     from emotion_jax.video import FilmReader, FilmWriter
+    from emotion_jax.weights import FAST
 
-    predictor, reader = ej.load_predictor(model), FilmReader(str(film))
+    predictor, reader = ej.load_predictor(model or FAST), FilmReader(str(film))
     timeline = Timeline()
     predictor(np.zeros((1, 64, 64, 3), np.uint8))  # compiled
     finder = ej.Finder(min_face=choose_min_face(reader.size))

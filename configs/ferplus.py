@@ -4,7 +4,8 @@ python launch.py --config=configs/ferplus.py --config.data.dir=FOLDER
 
 FOLDER as in `configs/ferplus_narrow.py`; docs/ferplus.md says how to do it without TensorFlow, and
 how to try each choice below. Not yet run at full size: every number is from what is published, or
-a first guess, and there is no score to name.
+a first guess, and there is no score to name. What ships as `simplenet-ferplus` has the same layers,
+for 48 pixels and one channel, and was trained otherwise, on a CPU: its card says how.
 
 It selects on a twentieth of Training and reports PublicTest, as "test", once at the end. With the
 PrivateTest rows in the files, `--config.data.holdout=0` selects on PublicTest and reports those.

@@ -19,9 +19,10 @@ from emotion_jax.errors import EmotionError
 from emotion_jax.json_files import parse_json
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-# The weights that come with the package, each a folder of that name.
+# The weights that come with the package, each a folder of that name: one for pictures, and one that
+# is fast enough for every frame of a film or a camera.
 SHIPPED = Path(__file__).parent / "shipped"
-DEFAULT = "simplenet-narrow-ferplus"
+DEFAULT, FAST = "simplenet-ferplus", "simplenet-narrow-ferplus"
 
 
 def shipped_names() -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from false_films import shades, write_film
 
 from emotion_jax import images
 from emotion_jax.rows import COLUMNS
@@ -147,6 +148,26 @@ def test_a_real_photo_to_a_folder(scenes, tmp_path):
     assert done.returncode == 0 and done.stdout == "", done.stderr
     assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 1 + 4
     assert images.read_image(tmp_path / "out" / "multi_face.jpg").shape == (667, 1000, 3)
+
+
+@pytest.mark.parametrize("what", ["image", "video", "device"])
+@pytest.mark.parametrize("model", [None, "mine"])
+def test_films_and_cameras_get_the_fast_network(tmp_path, what, model):
+    source = "docs/faces.png" if what == "image" else write_film(tmp_path / "a.mp4", shades(30))
+    code = """
+import runpy, emotion_jax.instant
+from emotion_jax.errors import EmotionError
+
+def load(path, folder):
+    raise EmotionError(f"asked for {path}.")
+
+emotion_jax.instant.load_instantly = load
+runpy.run_path("predict.py", run_name="__main__")
+"""
+    flags = [f"--{what}={source}", *(["--camera", "--noshow"] if what == "device" else [])]
+    done = predict(*flags, *([f"--model={model}"] if model else []), code=code)
+    asked = model or (None if what == "image" else "simplenet-narrow-ferplus")
+    assert done.returncode == 2 and f"asked for {asked}." in done.stderr
 
 
 def test_faces_that_are_cut_out_to_rows(tmp_path):

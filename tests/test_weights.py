@@ -13,7 +13,7 @@ from emotion_jax.errors import EmotionError
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import load_predictor, make_meta, model_from_meta
 from emotion_jax.labels import EMOTIONS
-from emotion_jax.weights import load_weights, save_weights, shipped_names
+from emotion_jax.weights import DEFAULT, FAST, load_weights, save_weights, shipped_names
 
 SPEC = ImageSpec(size=28, grey=True, channels=1, mean=(0.4,), crop_scale=1.3)
 META = make_meta("simplenet", {"width": 0.125, "dropout": [0.0, 0.1], "dtype": "float32"}, SPEC)
@@ -146,5 +146,7 @@ def test_shipped_weights_load_and_fit_their_card(name):
     assert probs.shape == (2, len(EMOTIONS)) and np.isfinite(probs).all()
 
 
-def test_the_default_is_shipped():
-    assert load_predictor().spec.size >= 26
+def test_the_defaults_are_shipped():
+    assert {DEFAULT, FAST} == {*shipped_names()}
+    width = {name: load_predictor(name).meta["model"]["width"] for name in (None, FAST)}
+    assert width[None] == 1 and width[FAST] < 0.5
