@@ -20,6 +20,7 @@ import numpy as np  # noqa: E402
 from PIL import Image, UnidentifiedImageError  # noqa: E402
 
 from emotion_jax.errors import EmotionError  # noqa: E402
+from emotion_jax.threads import Shared  # noqa: E402
 
 MAX_BYTES = 1 << 30  # the largest picture allowed, uncompressed at 8 bytes a pixel
 # Photographs have 1 to 20 pixels a byte, blank pages a few hundred: a larger picture of which a
@@ -34,6 +35,9 @@ SUFFIXES = tuple(".jpg .jpeg .jfif .png .bmp .gif .tif .tiff .webp .avif .jp2 .p
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 
 _EXIF_ORIENTATION = 0x0112
+
+# Pillow warns of doubtful metadata, and of sizes, whose limit is ours.
+_SILENCE = Shared(lambda: warnings.catch_warnings(action="ignore"))
 
 
 class PictureTooLargeError(EmotionError):
@@ -115,8 +119,7 @@ def decode_image(data: bytes, name: str = "the picture") -> np.ndarray:
 
 def _decode(data: bytes, name: str, most: float) -> Reduced:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on doubtful metadata; the limit on the size is ours
+        with _SILENCE:
             with Image.open(io.BytesIO(data)) as picture:  # the header only
                 if picture.format not in _FORMATS:
                     raise EmotionError(f"'{name}' is {picture.format}; save it as JPEG or PNG")

@@ -1,9 +1,11 @@
-"""An ordered map over several threads that reads no further ahead than it is told."""
+"""An ordered map over several threads, no further ahead than told, and what threads share."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -50,3 +52,30 @@ def map_ahead(
             yield waiting.popleft().result
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+class Shared:
+    """What is entered once for all threads that are within it: by the first, until the last leaves.
+
+    For what belongs to the whole process, such as its filters of warnings: threads that each put
+    them back would put back one another's.
+    """
+
+    def __init__(self, enter: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
+        """Enter nothing yet; `enter` makes a context each time that the first thread comes."""
+        self._enter, self._lock, self._inside = enter, threading.Lock(), 0
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        """Enter the context, unless another thread is within it."""
+        with self._lock:
+            if self._inside == 0:
+                self._stack.enter_context(self._enter())
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        """Leave it, unless another thread still is within it."""
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._stack.close()

@@ -2,11 +2,12 @@
 
 import contextlib
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from emotion_jax.threads import map_ahead
+from emotion_jax.threads import Shared, map_ahead
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 5])
@@ -61,3 +62,28 @@ def test_stopping_early_leaves_what_was_not_begun(monkeypatch):
         next(results)
         started.wait(60)
     assert begun == [0]
+
+
+def test_threads_that_share_a_context_leave_the_process_as_it_was():
+    before, inside = list(warnings.filters), threading.Barrier(2)
+    shared, first_is_out = Shared(lambda: warnings.catch_warnings(action="ignore")), []
+
+    def enter_first():
+        with shared:
+            inside.wait(10)
+        first_is_out.append(list(warnings.filters))
+        inside.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(enter_first)
+        with shared:
+            inside.wait(10)
+            inside.wait(10)
+            assert warnings.filters[0][0] == "ignore" and first_is_out[0] != before
+        assert list(warnings.filters) == before
+        first.result()
+    for _ in range(2):  # it can be entered again, and an error leaves it as well
+        with pytest.raises(ZeroDivisionError), shared:
+            assert list(warnings.filters) != before
+            raise ZeroDivisionError
+        assert list(warnings.filters) == before
