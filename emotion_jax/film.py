@@ -14,6 +14,7 @@ from pathlib import Path
 from emotion_jax import draw, faces
 from emotion_jax.analysis import Predictor, predict_faces
 from emotion_jax.errors import EmotionError
+from emotion_jax.paths import folder_of
 from emotion_jax.rows import RowWriter, make_rows
 from emotion_jax.searching import Found, search
 from emotion_jax.timeline import Timeline, plot_timeline, prepare_plot
@@ -226,8 +227,7 @@ def _open_film(source: str, output: str | os.PathLike[str], rate: float) -> Film
     """The annotated film: named as its source, but never the source itself nor one beside it."""
     stem = Path(source).stem
     target = Path(output) / f"{stem}.mp4"
-    beside = Path(output).resolve() == Path(source).resolve().parent
-    if beside or (target.exists() and target.samefile(source)):
+    if folder_of(target) == folder_of(source) or (target.exists() and target.samefile(source)):
         target = Path(output) / f"{stem}-emotions.mp4"
     return FilmWriter(target, rate_hint=rate, audio_from=source)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from emotion_jax.atomic import replace_text
@@ -59,9 +60,10 @@ def file_sha256(path: Path) -> str:
 def _files(folder: Path) -> dict[str, Path]:
     """Every file by its name within the folder: what a manifest names outside is never opened."""
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
-    # Its own name begins what a kill left of one half written, too: see `atomic.replace_bytes`.
+    # Its own are the manifest and what a kill left of one: see `atomic.replace_bytes`.
+    own = re.compile(rf"{re.escape(MANIFEST)}(\.\d+\.new)?")
     return {
         name: paths[name]
         for name in sorted(paths)
-        if paths[name].is_file() and not name.startswith(MANIFEST)
+        if paths[name].is_file() and not own.fullmatch(name)
     }

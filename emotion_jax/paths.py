@@ -105,13 +105,13 @@ def choose_targets(sources: Sequence[str], output: str | os.PathLike[str]) -> di
       in case alone. A format that holds no photo adds .png.
     """
     used = {_identity(source) for source in sources}
-    folders = {os.path.dirname(source) for source in used}
+    folders = {folder_of(source) for source in sources}
     targets = {}
     for source, name in zip(sources, _choose_names(sources), strict=True):
         stem, suffix = os.path.splitext(name)
         if suffix.lower() not in _KEPT:
             stem, suffix = name, ".png"
-        if os.path.dirname(_identity(os.path.join(output, name))) in folders:
+        if folder_of(os.path.join(output, name)) in folders:
             stem += "-emotions"
         target, number = os.path.join(output, stem + suffix), 1
         while _identity(target) in used:
@@ -122,6 +122,11 @@ def choose_targets(sources: Sequence[str], output: str | os.PathLike[str]) -> di
     return targets
 
 
+def folder_of(path: str | os.PathLike[str]) -> str:
+    """The same string for the files of what may be one folder: links resolved, case ignored."""
+    return os.path.dirname(_identity(path))
+
+
 def _choose_names(sources: Sequence[str]) -> list[str]:
     names = [os.path.basename(source) for source in sources]
     if len(set(names)) == len(names):
@@ -130,6 +135,6 @@ def _choose_names(sources: Sequence[str]) -> list[str]:
     return [os.path.relpath(path, os.path.commonpath(paths)) for path in paths]
 
 
-def _identity(path: str) -> str:
+def _identity(path: str | os.PathLike[str]) -> str:
     """The same string for what may be the same file: links resolved, case ignored."""
     return os.path.realpath(path).casefold()

@@ -96,6 +96,20 @@ def test_no_damage_to_any_file_goes_unseen(finished, tmp_path, how):
     assert find_damage(folder) is None
 
 
+def test_a_manifest_half_written_is_none_of_the_files(tmp_path):
+    (tmp_path / "a").write_text("a")
+    left = tmp_path / f"{MANIFEST}.123.new"
+    left.write_text("{")
+    write_manifest(tmp_path)
+    assert find_damage(tmp_path) is None
+    left.unlink()
+    assert find_damage(tmp_path) is None
+    (tmp_path / f"{MANIFEST}.old").write_text("another's")
+    write_manifest(tmp_path)
+    (tmp_path / f"{MANIFEST}.old").unlink()
+    assert f"{MANIFEST}.old" in find_damage(tmp_path)
+
+
 def test_a_manifest_that_names_nothing_or_files_elsewhere_is_none(tmp_path):
     (tmp_path / "outside").write_text("")
     folder = tmp_path / "folder"

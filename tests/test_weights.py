@@ -150,3 +150,4 @@ def test_the_defaults_are_shipped():
     assert {DEFAULT, FAST} == {*shipped_names()}
     width = {name: load_predictor(name).meta["model"]["width"] for name in (None, FAST)}
     assert width[None] == 1 and width[FAST] < 0.5
+    assert load_predictor().spec.size >= 26

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-# A step back of a stream by more than this many seconds, or one ahead by more than that many of a
-# container whose clock may start anew, is where another film was joined on. Both are FFmpeg's own.
+# Another film was joined on where a stream steps back by more than this many seconds, which damage
+# hardly does, or ahead of all streams by more than that many, FFmpeg's own measure, in a container
+# whose clock may start anew.
 _BACK, _AHEAD = 1, 10
 _RESTARTS = 0x0200  # AVFMT_TS_DISCONT: of transport streams above all
 
@@ -16,47 +17,45 @@ _WRONG = 0.1
 
 
 class Joins:
-    """Straightens films that were joined byte by byte: each begins where the one before ends.
-
-    Attributes:
-      count: how many were found up to now.
-    """
+    """Straightens films that were joined byte by byte: each begins where the one before ends."""
 
     def __init__(self, container: Any) -> None:
         self._restarts = bool(container.format.flags & _RESTARTS)
-        self._shifts = [Fraction(0)]  # of each film, in seconds
+        # Seconds as floats: a film has a million packets, and fractions take four times as long.
+        self._shifts = [0.0]  # of each film
         self._films: dict[int, int] = {}  # where each stream is: its film
-        self._latest: dict[int, Fraction] = {}  # and its time there
-        self._end: Fraction | None = None  # of what was read, in straight time
+        self._latest: dict[int, float] = {}  # and its time there
+        self._end = 0.0  # of what was read, in straight time
 
     @property
-    def count(self) -> int:  # noqa: D102 (above)
+    def count(self) -> int:
+        """How many were found up to now."""
         return len(self._shifts) - 1
 
     def straighten(self, packet: Any) -> None:
-        """Change a packet's times; all of pictures and sound must come, as they lie in the file."""
+        """Change the times of a packet; those of a stream must come as they lie in the file.
+
+        What is to be heard with its pictures needs the packets of both: they share each shift.
+        """
         if packet.dts is None or packet.stream.type not in ("video", "audio"):
             return
-        stream, begin = packet.stream.index, packet.dts * packet.time_base
-        film = self._films.get(stream, self.count)
+        stream, tick = packet.stream.index, float(packet.time_base)
+        begin, film = packet.dts * tick, self._films.get(stream, self.count)
         if self._is_elsewhere(begin, film, self._latest.get(stream)):
             # The first stream to get there says where it begins, and the others follow.
             if film == self.count:
-                self._shifts.append((self._end or 0) - begin)
+                self._shifts.append(self._end - begin)
             film = self.count
         self._films[stream], self._latest[stream] = film, begin
-        shift = self._shifts[film]
-        ticks = round(shift / packet.time_base)
-        if ticks:
+        if film:
+            ticks = round(self._shifts[film] / tick)
             packet.dts += ticks
             packet.pts = None if packet.pts is None else packet.pts + ticks
-        end = (max(packet.dts, packet.pts or packet.dts) + (packet.duration or 0)) * (
-            packet.time_base
-        )
-        self._end = end if self._end is None else max(self._end, end)
+        shown = packet.dts if packet.pts is None else packet.pts
+        self._end = max(self._end, (shown + (packet.duration or 0)) * tick)
 
-    def _is_elsewhere(self, begin: Fraction, film: int, latest: Fraction | None) -> bool:
-        if latest is None or self._end is None:
+    def _is_elsewhere(self, begin: float, film: int, latest: float | None) -> bool:
+        if latest is None:
             return False
         ahead = self._restarts and begin + self._shifts[film] > self._end + _AHEAD
         return ahead or begin < latest - _BACK
@@ -100,12 +99,10 @@ def count_before(container: Any, stream_index: int, pts: int, entry: int | None)
       ValueError: that cannot be told: of a film of several, joined, one stamp may mean many frames.
     """
     count, joins, met = 0, Joins(container), False
-    for packet in container.demux():
+    for packet in container.demux(container.streams[stream_index]):
         joins.straighten(packet)
         if joins.count:
             raise ValueError("joined")
-        if packet.stream.index != stream_index:
-            continue
         if packet.size and packet.pts is None:
             raise ValueError("no time stamps")
         met |= packet.pos == entry
