@@ -10,8 +10,9 @@ The output folder receives `model.safetensors` and `config.json`; it can be give
 --calibrate fits the temperature that makes confidences honest, on the run's validation faces.
 
 A Keras file (.h5, .weights.h5, .keras; SimpleNetV2 or VGG16) does not say how its pictures were
-prepared, nor what its outputs mean. A VGG16 of other outputs than emotions, ImageNet's with or
-without its top, becomes weights to train from: init_from in a config.
+prepared before they came to it, nor what its outputs mean; a Rescaling inside is followed. A VGG16
+of other outputs than emotions, ImageNet's with or without its top, becomes weights to train from:
+init_from in a config.
 """
 
 from __future__ import annotations
@@ -161,9 +162,11 @@ def _from_keras() -> tuple[Any, dict[str, Any]]:
     bgr = bgr if FLAGS.bgr is None else FLAGS.bgr
     variables, meta = convert(network, spec, bgr=bgr, labels=FLAGS.labels)
     emotions = ", ".join(meta["emotions"]) or "no emotions: weights to train from, by init_from"
-    print(
-        f"{network.name} of width {network.width:g}, {size}x{size}x{network.channels}: {emotions}"
-    )
+    inside = f", padding {network.padding}" if network.padding else ""
+    if (network.scale, network.offset) != (1, 0):
+        inside += f", which begins with x * {network.scale:g} + {network.offset:g}"
+    shape = f"{size}x{size}x{network.channels}"
+    print(f"{network.name} of width {network.width:g}, {shape}{inside}: {emotions}")
     return variables, meta
 
 

@@ -27,8 +27,12 @@ from emotion_jax.errors import EmotionError
 if TYPE_CHECKING:
     import h5py
 
-# What is inside a `.keras` archive.
-MEMBER = "model.weights.h5"
+# What is inside a `.keras` archive: the weights, and the JSON that describes the network, which an
+# `.h5` file has as an attribute.
+MEMBER, CONFIG = "model.weights.h5", "config.json"
+ATTRIBUTE = "model_config"
+# Of a network of sixteen layers it has some 20 kB.
+MAX_CONFIG = 1 << 22
 # More of any is no network, but a trap: groups may be linked in circles, and many names may all
 # be the same very long one.
 MAX_DEPTH, MAX_NODES, MAX_NAMES = 16, 10_000, 512
@@ -62,9 +66,10 @@ class Layer(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_layers(path: Path) -> Iterator[list[Layer]]:
+def open_layers(path: Path) -> Iterator[tuple[list[Layer], bytes | None]]:
     """Finds the layers of a Keras file, in the network's order within each kind.
 
+    Yields them and the JSON that describes their network; None where the file has weights alone.
     What is yielded may be read (`array[()]`) until the context is left: its numbers are known to
     lie in the file, plainly and whole.
 
@@ -74,10 +79,11 @@ def open_layers(path: Path) -> Iterator[list[Layer]]:
     import h5py
 
     try:
-        with _open_hdf5(path) as (stream, size), h5py.File(stream, "r") as file:
-            layers = _find_layers(_Walk(path), file)
+        with _open_hdf5(path) as (stream, size, config), h5py.File(stream, "r") as file:
+            walk = _Walk(path)
+            layers = _find_layers(walk, file)
             _check_storage(path, layers, size)
-            yield layers
+            yield layers, config or walk.text(file, ATTRIBUTE)
     except (*_TROUBLE, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         if isinstance(error, EmotionError):
             raise
@@ -88,14 +94,14 @@ def open_layers(path: Path) -> Iterator[list[Layer]]:
 
 
 @contextlib.contextmanager
-def _open_hdf5(path: Path) -> Iterator[tuple[IO[bytes], int]]:
-    """The HDF5 file that `path` is or holds, and its size in bytes."""
+def _open_hdf5(path: Path) -> Iterator[tuple[IO[bytes], int, bytes | None]]:
+    """The HDF5 file that `path` is or holds, its size in bytes, and an archive's JSON."""
     if not path.is_file():
         raise EmotionError(f"no file '{path}'; name a Keras file, .h5 or .keras")
     size = path.stat().st_size
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            yield file, size
+            yield file, size, None
         return
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryFile() as unpacked:
         if MEMBER not in archive.namelist():
@@ -105,7 +111,12 @@ def _open_hdf5(path: Path) -> Iterator[tuple[IO[bytes], int]]:
         # ZipFile stops at the size that was checked, whatever follows.
         with archive.open(MEMBER) as member:
             shutil.copyfileobj(member, unpacked)
-        yield unpacked, unpacked.seek(0, os.SEEK_END)
+        config = None
+        if CONFIG in archive.namelist():
+            if archive.getinfo(CONFIG).file_size > MAX_CONFIG:
+                raise EmotionError(f"'{path}': its {CONFIG} is no network's; fetch it anew")
+            config = archive.read(CONFIG)
+        yield unpacked, unpacked.seek(0, os.SEEK_END), config
 
 
 class _Walk:
@@ -145,6 +156,18 @@ class _Walk:
             if not plain or stored.get_external_count():
                 raise self.refuse(f"{group.name}", "is compressed, or lies in another file")
         return group
+
+    def text(self, group: h5py.Group, attribute: str) -> bytes | None:
+        """What an attribute says; None where there is none."""
+        import h5py
+
+        if attribute not in group.attrs:
+            return None
+        what = group.attrs.get_id(attribute)
+        if h5py.check_string_dtype(what.dtype) is None or math.prod(what.shape) != 1:
+            raise self.refuse(f"'{attribute}' of {group.name}", "is no text")
+        text = np.atleast_1d(group.attrs[attribute])[0]
+        return text.encode() if isinstance(text, str) else bytes(text)
 
     def names(self, group: h5py.Group, attribute: str) -> list[str]:
         """A list of names that Keras keeps in an attribute, or in numbered ones where it is long.
@@ -206,19 +229,42 @@ def _split_layers(walk: _Walk, name: str, arrays: list[Any]) -> list[Layer]:
     """The layers whose arrays follow one another: one, or all those of a network in a network."""
     # Integers are the random state of dropout.
     arrays = [x for x in arrays if not hasattr(x, "dtype") or x.dtype.kind not in "iu"]
-    ranks = [len(getattr(x, "shape", ())) for x in arrays]
-    layers, i = [], 0
+    layers = _layer_by_layer(name, arrays) or _layer_by_layer(name, _statistics_back(arrays))
+    if arrays and not layers:
+        raise EmotionError(
+            f"'{walk.path}': layer '{name}' has arrays of ranks {list(map(_rank, arrays))}; needs "
+            "a kernel and a bias, or BatchNorm's gamma, beta, mean and variance"
+        )
+    return layers
+
+
+def _rank(array: Any) -> int:
+    return len(getattr(array, "shape", ()))
+
+
+def _layer_by_layer(name: str, arrays: list[Any]) -> list[Layer]:
+    """Arrays as layers, one after the other; none where they are not."""
+    ranks, layers, i = list(map(_rank, arrays)), [], 0
     while i < len(arrays):
         leaves = KINDS.get(ranks[i], ())
         here = slice(i, i + len(leaves))
         if not leaves or ranks[here] != [ranks[i]] + [1] * (len(leaves) - 1):
-            raise EmotionError(
-                f"'{walk.path}': layer '{name}' has arrays of ranks {ranks}; needs a kernel and a "
-                "bias, or BatchNorm's gamma, beta, mean and variance"
-            )
+            return []
         layers.append(Layer(name, ranks[i], dict(zip(leaves, arrays[here], strict=True))))
         i += len(leaves)
     return layers
+
+
+def _statistics_back(arrays: list[Any]) -> list[Any]:
+    """Of a network in a network Keras writes what is trained first, and at the end BatchNorms'
+    means and variances: these, each back to its layer."""
+    pairs = [arrays[i : i + 2] for i in range(0, len(arrays), 2)]
+    count = sum(_rank(pair[0]) == 1 for pair in pairs) // 2
+    statistics = iter(pairs[len(pairs) - count :])
+    ordered = []
+    for pair in pairs[: len(pairs) - count]:
+        ordered += pair + (next(statistics, []) if _rank(pair[0]) == 1 else [])
+    return ordered
 
 
 def _in_order(walk: _Walk, found: list[Layer]) -> list[Layer]:

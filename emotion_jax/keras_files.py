@@ -18,10 +18,11 @@ from emotion_jax.errors import EmotionError
 from emotion_jax.hdf5_layers import Layer, open_layers
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import make_meta
+from emotion_jax.keras_config import check_architecture
 from emotion_jax.labels import EMOTIONS, emotion_code
 from emotion_jax.models import make_model
 from emotion_jax.models.layers import scale_features
-from emotion_jax.models.simplenet import BLOCKS, MIN_SIZE
+from emotion_jax.models.simplenet import BLOCKS, EPSILON, MIN_SIZE
 from emotion_jax.models.vgg import HIDDEN, STAGES
 
 # Every layer's features at width 1, but for the last's.
@@ -52,6 +53,9 @@ class KerasNetwork:
       size: the least input, in pixels, of which the dense layers make sense; None where any does.
       variables: {"params", "batch_stats"}, float32, named as ours; without the layers of a
         missing top.
+      padding: of ours, where its table's is not the file's.
+      scale: what the file's network multiplies a picture by, before all else;
+      offset: and what it adds then.
     """
 
     name: str
@@ -60,6 +64,14 @@ class KerasNetwork:
     num_classes: int | None
     size: int | None
     variables: dict[str, Any]
+    padding: str = ""
+    scale: float = 1.0
+    offset: float = 0.0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `make_model` is to be told of it."""
+        return {"width": self.width} | ({"padding": self.padding} if self.padding else {})
 
 
 def is_keras_file(path: str | Path) -> bool:
@@ -79,9 +91,10 @@ def read_keras(path: str | Path) -> KerasNetwork:
       EmotionError: it is no such file, not of one of the two networks, or not to be trusted.
     """
     path = Path(os.path.expanduser(path))
-    with open_layers(path) as layers:
+    with open_layers(path) as (layers, config):
         convs, denses, norms = ([x for x in layers if x.rank == rank] for rank in (4, 2, 1))
         name = _name(path, len(convs), len(denses), len(norms))
+        architecture = check_architecture(path, config, name)
         width = _width(path, name, [*convs, *denses[:-1]])
         channels = convs[0].arrays["kernel"].shape[2]
         if channels not in (1, 3):
@@ -102,7 +115,10 @@ def read_keras(path: str | Path) -> KerasNetwork:
             for leaf in layer.arrays:
                 part = variables["batch_stats" if leaf in ("mean", "var") else "params"]
                 part.setdefault(key, {})[leaf] = _read(path, layer, leaf)
-    return KerasNetwork(name, width, channels, num_classes, size, variables)
+    for key, epsilon in zip(kinds[1], architecture.epsilons, strict=False):
+        variables["params"][key]["scale"] *= _other_epsilon(variables["batch_stats"][key], epsilon)
+    padding, scale, offset = architecture.padding, architecture.scale, architecture.offset
+    return KerasNetwork(name, width, channels, num_classes, size, variables, padding, scale, offset)
 
 
 def convert(
@@ -151,8 +167,11 @@ def convert(
         variables = {**variables, "params": params}
     elif labels is not None:
         variables = reorder_classes(variables, labels)
-    meta = make_meta(network.name, {"width": network.width}, spec, emotions=emotions)
-    return variables, meta
+    # The file's own scaling comes after what the pictures went through outside.
+    mean = np.array(spec.mean) - network.offset / network.scale * np.array(spec.std)
+    std = np.array(spec.std) / network.scale
+    spec = dataclasses.replace(spec, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+    return variables, make_meta(network.name, network.options, spec, emotions=emotions)
 
 
 def reorder_classes(variables: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
@@ -238,6 +257,13 @@ def _check_shapes(
                 f"'{path}': layer '{layer.name}' has a {leaf} {array.shape}, where {network} has "
                 f"{expected[leaf]} in {key}"
             )
+
+
+def _other_epsilon(stats: dict[str, np.ndarray], epsilon: float) -> np.ndarray:
+    """What makes of a scale beside Keras' `epsilon` the same beside ours."""
+    if not 0 <= epsilon < 1:
+        raise EmotionError(f"a BatchNorm's epsilon is {epsilon}; train it anew")
+    return np.sqrt((stats["var"] + EPSILON) / (stats["var"] + epsilon))
 
 
 def _read(path: Path, layer: Layer, leaf: str) -> np.ndarray:

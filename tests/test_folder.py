@@ -115,6 +115,24 @@ def test_a_wrong_folder_is_one_sentence(tmp_path):
     assert "nine/train/8' is called by no emotion; name it 0..7 or one" in said("nine")
 
 
+def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path, monkeypatch):
+    write_faces(tmp_path / "train" / "anger" / "mine")
+    write_faces(tmp_path / "train" / "sadness")
+    scandir = os.scandir
+
+    def forbid(path):
+        if os.path.basename(path) == "mine":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    # The tests may run as root, whom no folder's permissions hold back.
+    monkeypatch.setattr(os, "scandir", forbid)
+    with pytest.raises(EmotionError, match=r"anger/mine' cannot be read \(Permission denied\)"):
+        Folder(str(tmp_path), SIZE).options()
+    with pytest.raises(EmotionError, match="anger/mine' cannot be read"):
+        read(tmp_path, "train")
+
+
 def test_options_see_every_change(tmp_path):
     for name in "ab":
         write_faces(tmp_path / name / "train" / "fear")

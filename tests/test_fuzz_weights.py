@@ -293,7 +293,22 @@ def write_keras(path, names):
                 ]
         if names:
             file.attrs["layer_names"] = [name.encode() for name, _ in layers]
+            file.attrs["model_config"] = describe_keras()
     return path
+
+
+def describe_keras():
+    """The JSON with which Keras would describe it."""
+    from emotion_jax.models.simplenet import BLOCKS
+
+    layers = []
+    for block in BLOCKS:
+        pool = [("MaxPooling2D", {"pool_size": [2, 2]})] if block.pool else []
+        layers += [("Conv2D", {"padding": block.padding.lower(), "strides": [1, 1]})]
+        layers += [("BatchNormalization", {"epsilon": 0.001}), ("ReLU", {}), *pool]
+    layers += [("GlobalMaxPooling2D", {}), ("Dense", {"activation": "softmax"})]
+    described = [{"class_name": kind, "config": options} for kind, options in layers]
+    return json.dumps({"class_name": "Sequential", "config": {"layers": described}})
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +321,7 @@ def keras(tmp_path_factory):
     for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         path = place / f"{kind}.keras"
         with zipfile.ZipFile(path, "w", kind) as archive:
-            archive.writestr("config.json", "{}")
+            archive.writestr("config.json", describe_keras())
             archive.write(files["new"], "model.weights.h5")
         files[str(kind)] = path
     return lambda name: files[name]

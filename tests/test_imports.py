@@ -53,7 +53,8 @@ FLOORS = (
         "window",
         "logs",
     }
-    | {"figures", "progress", "report", "reliability", "data", "weights", "hdf5_layers"},
+    | {"figures", "progress", "report", "reliability", "data", "weights", "hdf5_layers"}
+    | {"keras_config"},
     {"inference", "analysis", "pictures", "keras_files"},
     {"instant", "crops"},
     {"film", "labeller", "recorder", "live"},

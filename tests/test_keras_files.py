@@ -14,7 +14,14 @@ import h5py
 import jax
 import numpy as np
 import pytest
-from keras_networks import SIMPLENET, keras_simplenet, keras_vgg16
+from keras_networks import (
+    SIMPLENET,
+    assert_same,
+    keras_simplenet,
+    keras_vgg16,
+    perturb,
+    write,
+)
 
 from emotion_jax.errors import EmotionError
 from emotion_jax.image_spec import ImageSpec
@@ -30,21 +37,6 @@ FEATURES = [scale_features(n, 1 / 8) for n, _ in SIMPLENET]
 @pytest.fixture(scope="module", autouse=True)
 def _tensorflow():
     os.environ["KERAS_BACKEND"] = "tensorflow"
-
-
-def perturb(model, seed=0):
-    """Random weights and statistics of a scale that keeps what runs through them near 1."""
-    rng = np.random.default_rng(seed)
-    for w in model.weights:
-        last = w.path.rsplit("/", 1)[-1]
-        if last == "kernel":
-            value = rng.normal(0, np.sqrt(2 / np.prod(w.shape[:-1])), w.shape)
-        elif last in ("gamma", "moving_variance"):
-            value = rng.uniform(0.5, 1.5, w.shape)
-        else:
-            value = rng.normal(0, 0.3, w.shape)
-        w.assign(value.astype(np.float32))
-    return model
 
 
 def train(model, classes=8):
@@ -89,27 +81,6 @@ def networks():
             return self.setdefault(name, NETWORKS[name]())
 
     return Built()
-
-
-def write(model, path):
-    if path.name.endswith(".weights.h5"):
-        model.save_weights(path)
-    else:
-        model.save(path)
-    return path
-
-
-def assert_same(ours, model):
-    """The same outputs as Keras has for random pictures, softmax or not."""
-    rng = np.random.default_rng(5)
-    x = rng.standard_normal((3, *model.input_shape[1:]), np.float32)
-    expected = model(x, training=False).numpy()
-    network = make_model(ours.name, num_classes=ours.num_classes, width=ours.width)
-    got = jax.jit(partial(network.apply, train=False))(ours.variables, x)
-    if np.allclose(expected.sum(1), 1):
-        got = jax.nn.softmax(got)
-    assert np.ptp(expected, axis=0).max() > 1e-3  # it looks at the pictures
-    assert np.abs(got - expected).max() < 1e-4 * max(1, np.abs(expected).max())
 
 
 @pytest.mark.parametrize(
@@ -386,12 +357,13 @@ def test_circles_among_groups_end(networks, tmp_path):
 
 
 def test_nothing_is_run_and_no_other_file_opened(networks, hostile, tmp_path):
-    """A config that would run code, were it looked at; a link that would wait, were it followed."""
+    """A config that would run code, were it followed; a link that would wait, were it."""
     path, pipe = write(networks["simplenet"], tmp_path / "x.keras"), hostile[3]
     with zipfile.ZipFile(path) as archive:
         weights = archive.read("model.weights.h5")
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("config.json", json.dumps({"class_name": "Lambda", "config": "boom"}))
+        trap = {"module": "os", "class_name": "mkdir", "config": {"path": str(tmp_path / "trap")}}
+        archive.writestr("config.json", json.dumps(trap))
         archive.writestr("model.weights.h5", weights)
     replace(hostile, external)
     pipe.unlink()
@@ -404,6 +376,7 @@ def test_nothing_is_run_and_no_other_file_opened(networks, hostile, tmp_path):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert "is a link" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "trap").exists()
 
 
 def test_an_archive_that_swells_is_refused(tmp_path):

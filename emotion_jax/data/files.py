@@ -9,13 +9,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from emotion_jax.data.tally import DroppedError
+from emotion_jax.errors import EmotionError
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Every file below a folder that is not hidden, sorted; links to folders are not followed."""
-    for place, folders, names in os.walk(folder):
+    """Every file below a folder that is not hidden, sorted; links to folders are not followed.
+
+    Raises:
+      EmotionError: a folder cannot be read; left out in silence, its faces would be missed.
+    """
+    for place, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+    raise EmotionError(
+        f"data.dir: the folder '{error.filename}' cannot be read ({error.strerror}); allow it, or "
+        "move the folder away"
+    ) from error
 
 
 def listing_sha256(folder: Path, files: Iterator[Path], *, stat: bool) -> str:

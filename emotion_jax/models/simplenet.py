@@ -13,6 +13,8 @@ from emotion_jax.models.layers import global_max_pool, max_pool_2x2, scale_featu
 # After both pools and the six rows and columns that unpadded convolutions take at 1/1 scale and
 # the four at 1/4, at least one pixel must remain.
 MIN_SIZE = 26
+# Of BatchNorm: Keras' default, with which the port was trained.
+EPSILON = 1e-3
 
 
 class Block(NamedTuple):
@@ -89,7 +91,7 @@ class SimpleNetV2(nn.Module):
             x = nn.BatchNorm(
                 use_running_average=not train,
                 momentum=self.momentum,
-                epsilon=1e-3,  # Keras' default, with which the port was trained
+                epsilon=EPSILON,
                 dtype=self.dtype,
                 axis_name=self.axis_name if train else None,
                 name=f"bn{i:02}",

@@ -1,0 +1,223 @@
+"""What a Keras file says of its network beside the weights, held against ours, layer by layer.
+
+Weights fit by their shapes; that their network pads, pools or activates otherwise no shape tells,
+and its answers would be wrong without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from emotion_jax.errors import EmotionError
+from emotion_jax.json_files import parse_json
+from emotion_jax.models.simplenet import BLOCKS
+from emotion_jax.models.vgg import STAGES
+
+# What does nothing to a picture outside training.
+_IDLE = (
+    "InputLayer",
+    "Dropout",
+    "SpatialDropout2D",
+    "AlphaDropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "ActivityRegularization",
+    "RandomFlip",
+    "RandomRotation",
+    "RandomTranslation",
+    "RandomZoom",
+    "RandomContrast",
+    "RandomBrightness",
+)
+_PLAIN = {
+    "BatchNormalization": "BatchNorm",
+    "GlobalMaxPooling2D": "global maximum",
+    "GlobalAveragePooling2D": "global average",
+    "Flatten": "flattening",
+    "Softmax": "softmax",
+}
+_POOL = "maximum of 2x2"
+# The ways of making one line of a map's features. A VGG16 that does not flatten has a first dense
+# layer for one pixel, of which all are the same.
+_LINES = ("flattening", "global maximum", "global average")
+
+
+class Architecture(NamedTuple):
+    """How a file's network differs from ours within what ours can be.
+
+    Attributes:
+      padding: "SAME" where all convolutions of a SimpleNetV2 pad; "" where they pad as ours.
+      epsilons: of each BatchNorm.
+      scale: a picture's numbers are multiplied by it inside the network, before all else;
+      offset: then this is added.
+    """
+
+    padding: str = ""
+    epsilons: tuple[float, ...] = ()
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+class _Step(NamedTuple):
+    """One thing done to a picture: what, by the layer of which name, and the layer's options."""
+
+    what: str
+    layer: str
+    options: dict[str, Any]
+
+
+def check_architecture(path: Path, config: bytes | None, name: str) -> Architecture:
+    """Compares what a file says of its network with ours.
+
+    Args:
+      path: of the file, for what is refused.
+      config: the JSON in which Keras describes a model; None where a file has weights alone.
+      name: of ours, "simplenet" or "vgg16".
+
+    Returns:
+      How it differs; of a file that does not say, as if it did not.
+
+    Raises:
+      EmotionError: it is another network, with weights of the same shapes; or no JSON of Keras'.
+    """
+    if config is None:
+        return Architecture()
+    try:
+        steps = list(_steps(parse_json(config)))
+        if not any(step.what == "convolution" for step in steps):
+            return Architecture()  # a class of the user's own, whose layers are in its code
+        scale, offset = _take_scale(steps)
+        _compare(path, name, _in_our_order(steps))
+        return Architecture(
+            _padding(path, name, steps),
+            tuple(float(step.options["epsilon"]) for step in steps if step.what == "BatchNorm"),
+            scale,
+            offset,
+        )
+    except EmotionError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise EmotionError(
+            f"'{path}': its description of the network cannot be read ({error}); save its weights "
+            "alone, by save_weights"
+        ) from error
+
+
+def _steps(node: dict[str, Any]) -> Iterator[_Step]:
+    """The steps of a layer, or of all layers of a network, in order."""
+    kind, options = node["class_name"], node["config"]
+    # The first versions of Keras have the layers themselves in a Sequential's place for options.
+    layers = options if isinstance(options, list) else options.get("layers")
+    if layers is not None:
+        for layer in layers:
+            yield from _steps(layer)
+    elif kind not in _IDLE:
+        name = str(options.get("name", kind))
+        if (what := _what(kind, options)) is not None:
+            yield _Step(what, name, options)
+        if kind != "Activation" and (activation := _activation(options)) is not None:
+            yield _Step(activation, name, options)
+
+
+def _what(kind: str, options: dict[str, Any]) -> str | None:
+    """What a layer does, apart from its activation; None for nothing."""
+    if kind in ("Conv2D", "Convolution2D"):
+        moves = [options.get(key, 1) for key in ("strides", "subsample", "dilation_rate", "groups")]
+        plain = all(move in (1, [1, 1]) for move in moves)
+        return "convolution" if plain else f"convolution with {moves}"
+    if kind == "MaxPooling2D":
+        size, strides = options["pool_size"], options.get("strides")
+        plain = size in (2, [2, 2]) and strides in (None, 2, [2, 2])
+        return _POOL if plain and _pads(options) == "valid" else f"maximum of {size}"
+    if kind == "Activation":
+        return _activation(options)
+    if kind == "ReLU":
+        limits = [options.get(key) for key in ("max_value", "negative_slope", "threshold")]
+        return f"relu with {limits}" if any(limits) or limits[0] == 0 else "relu"
+    if kind == "Dense":
+        return "dense"
+    return _PLAIN.get(kind, kind)
+
+
+def _activation(options: dict[str, Any]) -> str | None:
+    """The activation that a layer's options name; None for the identity."""
+    found = options.get("activation")
+    if isinstance(found, dict):  # as Keras 3 writes functions
+        found = found["config"]
+    return None if found in (None, "linear") else str(found)
+
+
+def _pads(options: dict[str, Any]) -> str:
+    return str(options.get("padding", options.get("border_mode", "valid"))).lower()
+
+
+def _take_scale(steps: list[_Step]) -> tuple[float, float]:
+    """Takes the scales from the front of the steps; returns them as one scale and offset."""
+    scale, offset = 1.0, 0.0
+    while steps and steps[0].what == "Rescaling":
+        options = steps.pop(0).options
+        scale, offset = (
+            scale * options["scale"],
+            offset * options["scale"] + options.get("offset", 0),
+        )
+    if not 0 < scale < float("inf") or not abs(offset) < float("inf"):
+        raise ValueError(f"a scale of {scale} and {offset}")
+    return float(scale), float(offset)
+
+
+def _in_our_order(steps: list[_Step]) -> list[_Step]:
+    """The same steps as ours has them: a relu and the maximum beside it may change places, and a
+    line of features is flat already."""
+    ordered: list[_Step] = []
+    for step in steps:
+        before = ordered[-1].what if ordered else ""
+        if step.what == "flattening" and before in _LINES:
+            continue
+        ordered.insert(len(ordered) - (step.what == "relu" and before == _POOL), step)
+    return ordered
+
+
+def _compare(path: Path, name: str, steps: list[_Step]) -> None:
+    """Refuses another order of other steps than ours."""
+    expected: list[tuple[str, ...]] = []
+    if name == "simplenet":
+        for block in BLOCKS:
+            expected += [("convolution",), ("BatchNorm",), ("relu",)]
+            expected += [(_POOL,)] if block.pool else []
+        expected += [("global maximum",), ("dense",)]
+    else:
+        for count, _ in STAGES:
+            expected += [("convolution",), ("relu",)] * count + [(_POOL,)]
+        # Without its dense layers it may end in a line, or not.
+        expected += [_LINES] if len(steps) > len(expected) else []
+        if any(step.what == "dense" for step in steps):
+            expected += [("dense",), ("relu",), ("dense",), ("relu",), ("dense",)]
+    if steps[-1].what == "softmax":  # ours gives what goes into it
+        steps = steps[:-1]
+    for step, ours in zip_longest(steps, expected):
+        if step is None:
+            raise _another(path, f"it ends where {name} has: {ours[0]}")
+        if ours is None or step.what not in ours:
+            here = f"'{step.layer}' is: {step.what[:60]}"
+            raise _another(path, f"{here}; {name} has there: {ours[0] if ours else 'nothing'}")
+
+
+def _padding(path: Path, name: str, steps: list[_Step]) -> str:
+    """What our network is to be told of padding."""
+    layers = [step for step in steps if step.what == "convolution"]
+    pads = [_pads(layer.options) for layer in layers]
+    if name == "simplenet" and pads == [block.padding.lower() for block in BLOCKS]:
+        return ""
+    if set(pads) == {"same"}:
+        return "SAME" if name == "simplenet" else ""
+    raise _another(path, f"its convolutions pad {', '.join(pads)}, which {name} does not")
+
+
+def _another(path: Path, why: str) -> EmotionError:
+    return EmotionError(
+        f"'{path}' is another network: {why}; if you know better, save its weights alone, by "
+        "save_weights"
+    )
