@@ -112,4 +112,7 @@ def mark_of(arrays: Mapping[str, np.ndarray]) -> int:
 def _must_agree(meta: dict[str, Any]) -> dict[str, Any]:
     spec = meta["spec"]
     pixels = {key: tuple(v) if isinstance(v := spec[key], list) else v for key in PIXELS}
-    return {"model.name": meta["model"]["name"], **pixels}
+    model = meta["model"]
+    # No shape tells it: the weights would fit, and answer otherwise.
+    padding = model.get("padding") or "''"
+    return {"model.name": model["name"], "model.padding": padding, **pixels}

@@ -39,7 +39,7 @@ _PLAIN = {
     "Flatten": "flattening",
     "Softmax": "softmax",
 }
-_POOL = "maximum of 2x2"
+_POOL, _BORDER = "maximum of 2x2", "border of 1"
 # The ways of making one line of a map's features. A VGG16 that does not flatten has a first dense
 # layer for one pixel, of which all are the same.
 _LINES = ("flattening", "global maximum", "global average")
@@ -90,6 +90,7 @@ def check_architecture(path: Path, config: bytes | None, name: str) -> Architect
         if not any(step.what == "convolution" for step in steps):
             return Architecture()  # a class of the user's own, whose layers are in its code
         scale, offset = _take_scale(steps)
+        steps = _with_padding(steps)
         _compare(path, name, _in_our_order(steps))
         return Architecture(
             _padding(path, name, steps),
@@ -139,6 +140,9 @@ def _what(kind: str, options: dict[str, Any]) -> str | None:
         return f"relu with {limits}" if any(limits) or limits[0] == 0 else "relu"
     if kind == "Dense":
         return "dense"
+    if kind == "ZeroPadding2D":
+        plain = options["padding"] in (1, [1, 1], [[1, 1], [1, 1]])
+        return _BORDER if plain else f"border of {options['padding']}"
     return _PLAIN.get(kind, kind)
 
 
@@ -166,6 +170,18 @@ def _take_scale(steps: list[_Step]) -> tuple[float, float]:
     if not 0 < scale < float("inf") or not abs(offset) < float("inf"):
         raise ValueError(f"a scale of {scale} and {offset}")
     return float(scale), float(offset)
+
+
+def _with_padding(steps: list[_Step]) -> list[_Step]:
+    """The steps, each border of zeros as the padding of the convolution behind it."""
+    merged: list[_Step] = []
+    for step in steps:
+        bare = step.what == "convolution" and _pads(step.options) == "valid"
+        if bare and merged and merged[-1].what == _BORDER:
+            merged[-1] = step._replace(options={**step.options, "padding": "same"})
+        else:
+            merged.append(step)
+    return merged
 
 
 def _in_our_order(steps: list[_Step]) -> list[_Step]:

@@ -78,6 +78,10 @@ def test_other_pixels_and_networks_are_told(weights):
         ),
         (make_meta("vgg16", {"width": 1 / 128}, SPEC), "model.width: 0.0078125, but"),
         (make_meta("simplenet", OPTIONS, SPEC), "model.name: simplenet, but"),
+        (
+            make_meta("vgg16", {**OPTIONS, "padding": "SAME"}, SPEC),
+            "model.padding: SAME, but .* has ''; set the same",
+        ),
     ):
         with pytest.raises(EmotionError, match=message):
             begin_from(folder, state, other)

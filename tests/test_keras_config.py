@@ -137,6 +137,19 @@ def test_what_changes_no_answer_may_stand_there(described):
     assert check(config, "vgg16").padding == ""
 
 
+def test_a_border_of_zeros_is_the_padding_of_what_follows(described):
+    """As the first VGG16 for Keras has it."""
+    config = copy_of(described, "vgg16")
+    layers = config["config"]["layers"]
+    for place in reversed([i for i, x in enumerate(layers) if x["class_name"] == "Conv2D"]):
+        layers[place]["config"]["padding"] = "valid"
+        add(config, place, "ZeroPadding2D", padding=[[1, 1], [1, 1]])
+    assert check(config, "vgg16").padding == ""
+    layers[1]["config"]["padding"] = [[2, 2], [2, 2]]
+    with pytest.raises(EmotionError, match=r"'added' is: border of \[\[2, 2"):
+        check(config, "vgg16")
+
+
 def test_code_of_the_user_s_own_says_nothing():
     assert check({"class_name": "Mine", "config": {"features": 3}}, "simplenet").padding == ""
 
