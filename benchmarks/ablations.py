@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--output", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     flags = parser.parse_args()
     names = flags.only.split(",")
     if unknown := [name for name in names if name not in VARIANTS]:
@@ -92,18 +93,21 @@ def main() -> None:
     overrides = parse_overrides(flags.overrides, flags.config)
     base = {**base_config(flags.config), **overrides}
     runner, failed = Runner(flags.output, flags.seconds), []
+    runs = [
+        Run(name, flags.config, seed, {**overrides, **resolve(VARIANTS[name], base)})
+        for seed in map(int, flags.seeds.split(","))
+        for name in names
+    ]
     try:
-        for seed in map(int, flags.seeds.split(",")):
-            for name in names:
-                changes = {**overrides, **resolve(VARIANTS[name], base)}
-                try:
-                    runner.train(Run(name, flags.config, seed, changes))
-                except EmotionError as error:  # the others may do better
-                    failed.append(str(error))
-                    print(error, file=sys.stderr)
+        for each in runs:
+            try:
+                runner.train(each)
+            except EmotionError as error:  # the others may do better
+                failed.append(str(error))
+                print(error, file=sys.stderr)
     except TimeIsUp:
         print("the time is up: the same command goes on")
-    print(table([row for row in runner.rows() if row["name"] in names], describe(base)))
+    print(table(runner.finished(runs), describe(base)))
     if failed:
         raise EmotionError(f"{len(failed)} runs failed, as said above")
 

@@ -22,7 +22,7 @@ from emotion_jax import metrics
 from emotion_jax.calibration import fit_temperature
 from emotion_jax.data.ferplus import FerPlus
 from emotion_jax.data.selection import digests
-from emotion_jax.errors import run
+from emotion_jax.errors import EmotionError, run
 from emotion_jax.labels import vote_targets
 
 
@@ -67,6 +67,8 @@ def main() -> None:
 def read(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Faces, uint8 `[N, 48, 48, 1]`, and their majorities `[N, 8]`: all 0 where there is none."""
     examples = list(FerPlus(folder=str(folder), size=48).examples(split))
+    if not examples:
+        raise EmotionError(f"'{folder}' has no {split} faces; name another folder")
     votes = np.array([example["votes"] for example in examples])
     targets, keep = vote_targets(votes, "majority")
     return np.stack([example["image"] for example in examples]), targets * keep[:, None]

@@ -50,6 +50,8 @@ def main() -> None:
     if flags.worker:
         print("\n" + json.dumps(work(**json.loads(flags.worker))))
         return
+    if flags.pictures < BATCH:
+        parser.error(f"--pictures: {flags.pictures} fill no batch; use {BATCH} or more")
     cores = sorted(os.sched_getaffinity(0))
     print(f"{machine()}, {len(cores)} cores; batches of {BATCH}, medians of {flags.rounds} rounds")
     with tempfile.TemporaryDirectory() as folder:

@@ -123,11 +123,18 @@ class Padded:
 def _fit(tree: Any, like: Any) -> Any:
     """Each array padded with zeros, or cropped, to another's shape."""
 
-    def fit(x: jax.Array, y: Any) -> jax.Array:
-        x = x[tuple(slice(0, b) for b in y.shape)]
-        return jnp.pad(x, [(0, b - a) for a, b in zip(x.shape, y.shape, strict=True)])
+    def fit(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        x = x[tuple(slice(0, b) for b in shape)]
+        return jnp.pad(x, [(0, b - a) for a, b in zip(x.shape, shape, strict=True)])
 
-    return jax.tree.map(fit, tree, like)
+    fitted = jax.tree.map(lambda x, y: fit(x, y.shape), tree, like)
+    if "fc1" in tree:  # a VGG16's, whose rows go pixel by pixel through the last map's channels
+        channels, others = (t["conv5_3"]["bias"].shape[0] for t in (tree, like))
+        kernel, shape = tree["fc1"]["kernel"], like["fc1"]["kernel"].shape
+        pixels = kernel.reshape(-1, channels, kernel.shape[-1])
+        kernel = fit(pixels, (len(pixels), others, shape[-1])).reshape(shape)
+        fitted = {**fitted, "fc1": {**fitted["fc1"], "kernel": kernel}}
+    return fitted
 
 
 class Rematerialized:

@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=5, help="epochs from row to row")
     parser.add_argument("--output", type=Path, default=Path("runs/precision"))
     parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     flags = parser.parse_args()
     if not all(seed.isdecimal() for seed in flags.seeds.split(",")):
         raise EmotionError(f"--seeds: '{flags.seeds}'; use whole numbers, such as 0,1,2")
@@ -110,10 +111,11 @@ def note_machine(runner: Runner) -> None:
 
 
 def read_curves(runner: Runner, runs: Sequence[Run]) -> Curves:
-    """The metrics of those runs that are finished."""
+    """The metrics of those runs that are finished, with these settings."""
     curves: Curves = {}
+    finished = {row["label"] for row in runner.finished(runs)}
     for each in runs:
-        if not runner.find(each.label):
+        if each.label not in finished:
             continue
         path = runner.folder / each.label / "metrics.jsonl"
         if not path.exists():
@@ -126,9 +128,8 @@ def read_curves(runner: Runner, runs: Sequence[Run]) -> Curves:
 
 def show(runner: Runner, runs: Sequence[Run], curves: Curves, every: int) -> None:
     """Prints the tables; writes the curves and their picture."""
-    labels, rows = {each.label for each in runs}, runner.rows()
-    machines = [row for row in rows if row["name"] == "machine"]
-    scores = [row for row in rows if row["label"] in labels]
+    machines = [row for row in runner.rows() if row["name"] == "machine"]
+    scores = runner.finished(runs)
     compared = compare(curves)
     about = {"settings": runs[0].settings(), "machines": [without_label(row) for row in machines]}
     save_table({**about, "curves": curves, "compared": compared}, runner.folder / "precision.json")

@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/recipe"))
     for kind in ("overrides", "full", "narrow"):
         parser.add_argument(f"--{kind}", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     flags = parser.parse_args()
     if not all(seed.isdecimal() for seed in flags.seeds.split(",")):
         raise EmotionError(f"--seeds: '{flags.seeds}'; use whole numbers, such as 0,1,2")

@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of what chance decides")
     parser.add_argument("--output", type=Path, help="a folder for the JSON and the picture")
     flags = parser.parse_args()
+    if flags.seed < 0:
+        raise EmotionError(f"--seed: {flags.seed}; use 0 or more")
     predictor = ej.load_predictor(flags.model)
     images, labels = load_faces(flags.data, predictor.spec.size, flags.faces)
     clean = predictor(images).argmax(1) == labels
@@ -101,6 +103,8 @@ def _read_faces(path: Path) -> tuple[np.ndarray, np.ndarray]:
         from emotion_jax.data.ferplus import FerPlus
 
         examples = list(FerPlus(folder=str(path), size=48).examples("validation"))
+        if not examples:
+            return np.zeros((0, 48, 48, 1), np.uint8), np.zeros(0, int)
         images = np.stack([example["image"] for example in examples])
         votes = np.array([example["votes"] for example in examples])
     else:
@@ -133,7 +137,7 @@ def share(right: np.ndarray) -> str:
 
 
 def draw_sheet(face: np.ndarray, path: Path, seed: int) -> None:
-    """One face in every state: a row a kind, as it is and by severity."""
+    """One face in every state, as it is and by severity: two kinds a row."""
     pictures, captions = [], []
     for name in CORRUPTIONS:
         pictures += [face, *(corrupt(face, name, severity, seed) for severity in SEVERITIES)]

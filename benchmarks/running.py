@@ -62,7 +62,10 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """What must be the same for two runs of this label to be one."""
-        return json.loads(json.dumps({"config": Path(self.config).stem, "changes": self.changes}))
+        path = Path(self.config).resolve()
+        # Of a checkout's own the place in it: the same run may go on in another checkout.
+        config = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        return json.loads(json.dumps({"config": str(config), "changes": self.changes}))
 
 
 def parse_overrides(words: Sequence[str], config: str) -> dict[str, Any]:
@@ -110,19 +113,26 @@ class Runner:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """What is finished, in its order."""
-        if not self._path.exists():
-            return []
-        return [json.loads(line) for line in self._path.read_text().splitlines()]
+        """What is finished, in its order; half a line, which a kill left, is no row."""
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        return [row for row in map(_row, lines) if row]
 
     def find(self, label: str) -> dict[str, Any] | None:
         """The row of what is finished."""
         return next((row for row in self.rows() if row["label"] == label), None)
 
+    def finished(self, runs: Sequence[Run]) -> list[dict[str, Any]]:
+        """The rows of those of the runs that are finished, with these settings, in their order."""
+        settings = {run.label: run.settings() for run in runs}
+        rows = (row for row in self.rows() if row["label"] in settings)
+        return [row for row in rows if row["settings"] == settings[row["label"]]]
+
     def keep(self, row: dict[str, Any]) -> dict[str, Any]:
         """Writes a row down; returns it."""
+        before = self._path.read_bytes() if self._path.exists() else b""
+        torn = before[-1:] not in (b"", b"\n")
         with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write("\n" * torn + json.dumps(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
         return row
@@ -194,6 +204,13 @@ class Runner:
             last = (said.strip().splitlines() or ["no word"])[-1]
             raise EmotionError(f"{label} failed ({last}); all that it said is in '{path}'")
         return said
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -33,10 +33,15 @@ from typing import Any
 
 import numpy as np
 from measuring import commit, device_name, results_path, save_table, serve, time_steps
+from running import parse_overrides
+
+from emotion_jax.errors import run
 
 HERE = Path(__file__).parent
 # Every drawn person has eight faces, in both splits, and one is an eighth of the other.
 MULTIPLE = 64
+# What the flags say, and the two feeds.
+OWN = {"num_epochs", "data.train_faces", "data.feed"}
 
 
 def main() -> int:
@@ -57,6 +62,9 @@ def main() -> int:
         parser.error("--epochs: the first is not counted; give 2 or more")
     if flags.faces < MULTIPLE or flags.faces % MULTIPLE:
         parser.error(f"--faces: people are drawn in full; give a multiple of {MULTIPLE}")
+    # What is wrong in them is told at once.
+    for key in parse_overrides(flags.changes, flags.config).keys() & OWN:
+        parser.error(f"--set {key}: use the flag of this script")
     rows: list[dict[str, Any]] = []
     status = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -105,19 +113,16 @@ def work(
 ) -> dict[str, Any]:
     """One feed, in a process of its own."""
     from emotion_jax import train
+    from emotion_jax.experiment import make_experiment
 
     settings = runpy.run_path(config)["get_config"]()
     settings.update({"num_epochs": epochs, "data": {"feed": feed}})
+    settings.update_from_flattened_dict(parse_overrides(changes, config))
     described = make_faces(settings, faces, at)
-    for change in changes:
-        key, _, value = change.partition("=")
-        old = settings
-        for name in key.split("."):
-            old = old[name]
-        # As its old value: a number, a string or, of true and false, the word.
-        new = value == "true" if isinstance(old, bool) else type(old)(value)
-        settings.update_from_flattened_dict({key: new})
-    step = bare_step(settings)
+    experiment = make_experiment(settings)
+    counted = (settings.num_epochs - 1) * experiment.steps_per_epoch * settings.batch_size
+    step = bare_step(experiment)
+    del experiment  # the run makes its own
     ends = [time.perf_counter()]
 
     class Log(train.MetricsLog):
@@ -132,11 +137,10 @@ def work(
     train.train_and_evaluate(settings, workdir)
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     trained = [json.loads(line)["images_per_s"] for line in lines][1:]
-    per_epoch = faces // settings.batch_size * settings.batch_size
     return {
         "step": step,
         "training": float(np.median(trained)),
-        "epochs": per_epoch * (epochs - 1) / (ends[-1] - ends[1]),
+        "epochs": counted / (ends[-1] - ends[1]),
         "batch": settings.batch_size,
         "faces": described,
         "device": device_name(),
@@ -146,6 +150,8 @@ def work(
 def make_faces(config: Any, count: int, at: str) -> str:
     """Points the config to `count` faces, an eighth more to evaluate on; says what they are."""
     more = count // 8
+    # They are as many as is said, and all of them train.
+    config.data.update({"holdout": 0.0, "train_images": 0, "class_cap": 0})
     if importlib.util.find_spec("tensorflow"):
         drawn = {"source": "drawn_faces", "train_faces": count, "val_faces": more, "cache_dir": at}
         config.data.update(drawn)
@@ -159,18 +165,16 @@ def make_faces(config: Any, count: int, at: str) -> str:
         split = np.repeat([0, 1], [count, more]).astype(np.uint8)
         labels = rng.integers(0, 8, count + more)
         save_arrays(path, Arrays(rng.integers(0, 256, shape, np.uint8), split, labels=labels))
-    config.data.update({"source": "arrays", "dir": str(path), "holdout": 0.0})
+    config.data.update({"source": "arrays", "dir": str(path)})
     return f"{count} faces of noise of {config.image_size} pixels"
 
 
-def bare_step(config: Any) -> float:
+def bare_step(experiment: Any) -> float:
     """Faces/s of the run's own compiled step, on one batch over and over."""
     import jax
 
     from emotion_jax.data.pipeline import make_feed
-    from emotion_jax.experiment import make_experiment
 
-    experiment = make_experiment(config)
     feed = make_feed("stream", experiment.splits["train"], experiment.mesh)
     state, key = experiment.init_state(), jax.random.key(0)
     compiled = experiment.compile_train_step(feed)
@@ -181,11 +185,12 @@ def bare_step(config: Any) -> float:
         state, measured = compiled(state, arguments, key)
         return measured
 
-    return config.batch_size / time_steps(step, jax.block_until_ready, seconds=5.0)["step_s"]
+    timed = time_steps(step, jax.block_until_ready, seconds=5.0)
+    return experiment.config.batch_size / timed["step_s"]
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 2 and sys.argv[1].startswith("{"):
         serve(work)
     else:
-        sys.exit(main())
+        sys.exit(run(main))

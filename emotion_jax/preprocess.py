@@ -57,8 +57,10 @@ def fit_size(images: jax.Array, size: int) -> jax.Array:
 
 
 def luminance(images: jax.Array) -> jax.Array:
-    """Brightness of RGB `[..., 3]` as `[..., 1]`; one channel stays as it is."""
+    """Brightness of RGB `[..., 3]` as float `[..., 1]`; one channel stays as it is."""
     if images.shape[-1] == 1:
         return images
-    weights = jnp.asarray(LUMINANCE, images.dtype)[:, None]
-    return jnp.matmul(images, weights, precision="highest")
+    # Of uint8 the weights would be 0.
+    dtype = images.dtype if jnp.issubdtype(images.dtype, jnp.floating) else float
+    weights = jnp.asarray(LUMINANCE, dtype)[:, None]
+    return jnp.matmul(images.astype(dtype), weights, precision="highest")

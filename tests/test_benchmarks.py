@@ -120,6 +120,21 @@ def test_the_input_is_padded_apart_from_the_layers():
     assert wide["conv12"]["kernel"].shape == (3, 3, 288, 360)
 
 
+def test_a_padded_vgg16_answers_as_the_plain_one(monkeypatch):
+    """Its first dense layer takes the channels of one pixel after the other."""
+    import levers as pull
+
+    monkeypatch.setattr(vgg, "STAGES", vgg.STAGES)  # which is changed for the process's life
+    monkeypatch.setattr(simplenet, "BLOCKS", simplenet.BLOCKS)
+    model, x = VGG16(width=1 / 8), jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(1), x)
+    expected = jax.jit(partial(model.apply, train=False))(variables, x)
+    wide = pull.wrap_model(model, ImageSpec(size=64), ["pad96"])
+    assert wide.wide["params"]["conv5_3"]["bias"].shape == (72,)
+    got, _ = jax.jit(partial(wide.apply, train=False, mutable=["batch_stats"]))(variables, x)
+    np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("levers, scatters", [([], False), (["scatterpool"], True)])
 @pytest.mark.parametrize("model", [NARROW, VGG16(width=1 / 64)], ids=["simplenet", "vgg16"])
 def test_a_scattering_pool_scatters(model, levers, scatters):

@@ -68,6 +68,14 @@ def test_a_test_folder_beside_validation_is_the_test_split(tmp_path):
     assert Folder(str(tmp_path)).splits() == ("train", "validation", "test")
 
 
+def test_a_split_in_two_spellings_is_told(tmp_path):
+    """Else one of them would be left out in silence."""
+    for name in ("train", "training", "val"):
+        write_faces(tmp_path / name / "fear")
+    with pytest.raises(EmotionError, match="train' and '.*training' are both the train split"):
+        Folder(str(tmp_path)).splits()
+
+
 def test_what_cannot_be_read_is_skipped_and_counted(tmp_path, capsys):
     faces = write_faces(tmp_path / "train" / "happy", 3)
     write_faces(tmp_path / "train" / "sad" / "more" / "deep", 1, 5, ".BMP")
@@ -141,6 +149,11 @@ def test_options_see_every_change(tmp_path):
     seen.append(Folder(str(tmp_path / "a"), 20).options())
     (tmp_path / "a/train/fear").rename(tmp_path / "a/train/anger")
     seen.append(Folder(str(tmp_path / "a"), 20).options())
+    write_faces(tmp_path / "a/train/angry")  # of the same emotion
+    seen.append(Folder(str(tmp_path / "a"), 20).options())
+    for name in ("anger", "angry"):
+        (tmp_path / "a/train" / name / "0.png").unlink()
+        seen.append(Folder(str(tmp_path / "a"), 20).options())
     assert seen[-1] == Folder(str(tmp_path / "a"), 20).options()
     assert len({json.dumps(options) for options in seen}) == len(seen)
 

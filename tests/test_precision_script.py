@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import runpy
 import statistics
 import subprocess
 import sys
@@ -202,6 +203,27 @@ def test_a_feed_is_kept_before_the_next_one_fails(benchmarks, name, tmp_path, mo
     assert kept["device"] == "An Abacus (Wood)" and kept["changes"] == ["batch_size=4"]
     assert kept["commit"] == "abc1234" and kept["versions"]["jax"]
     assert re.search(r"resident +100 +90 +0.90 +80 +0.80", capsys.readouterr().out)
+
+
+def test_all_faces_train_whatever_the_config_holds_out(benchmarks, tmp_path):
+    """Else the speed would be counted for faces that were never seen."""
+    import train_run
+
+    from emotion_jax.experiment import make_experiment
+
+    config = runpy.run_path(str(ROOT / "configs/ferplus_narrow_distilled.py"))["get_config"]()
+    config.update({"image_size": 32, "batch_size": 32, "channels": 3, "model": {"width": 1 / 8}})
+    assert train_run.make_faces(config, 64, str(tmp_path)) == "64 drawn faces of 32 pixels"
+    assert make_experiment(config).steps_per_epoch == 2
+
+
+def test_what_the_flags_say_is_not_set(benchmarks, monkeypatch, capsys):
+    import train_run
+
+    monkeypatch.setattr(sys, "argv", ["train_run.py", "--set", "num_epochs=9"])
+    with pytest.raises(SystemExit):
+        train_run.main()
+    assert "--set num_epochs: use the flag" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("faces", ["10000", "0"])

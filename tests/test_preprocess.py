@@ -131,6 +131,8 @@ def test_luminance_is_opencv_s():
     image = np.random.default_rng(1).uniform(0, 255, (9, 14, 3)).astype(np.float32)
     close(preprocess.luminance(image)[..., 0], cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 1e-2)
     np.testing.assert_array_equal(preprocess.luminance(image[..., :1]), image[..., :1])
+    whole = image.astype(np.uint8)
+    close(preprocess.luminance(whole), preprocess.luminance(whole.astype(np.float32)), 1e-4)
 
 
 # Geometry

@@ -67,9 +67,29 @@ def test_a_finished_run_is_not_repeated_and_a_stopped_one_goes_on(running, tmp_p
     again = running.Runner(tmp_path / "out", float("inf"))
     assert again.train(make_run(running)) == row == again.rows()[0]
     assert (tmp_path / "out/some-0/calls").read_text() == calls
-    assert row["test"]["accuracy"] == 0.6 and row["settings"]["config"] == "ferplus"
+    assert row["test"]["accuracy"] == 0.6 and row["settings"]["config"] == make_run(running).config
     with pytest.raises(EmotionError, match="some-0: .* use another --output"):
         again.train(make_run(running, smoothing=0.2))
+
+
+def test_half_a_row_that_a_kill_left_is_no_row(running, tmp_path):
+    runner = running.Runner(tmp_path / "out", float("inf"))
+    kept = runner.keep({"label": "a"})
+    with (tmp_path / "out" / running.RESULTS).open("a") as file:
+        file.write('{"label": "b", "na')
+    assert runner.rows() == [kept]
+    other = runner.keep({"label": "c"})
+    assert runner.rows() == [kept, other]
+
+
+def test_rows_of_other_settings_are_none_of_these_runs(running, tmp_path):
+    """Else a table would name new settings beside old scores."""
+    runner = running.Runner(tmp_path / "out", float("inf"))
+    row = runner.train(make_run(running))
+    assert runner.finished([make_run(running), make_run(running, 1)]) == [row]
+    assert runner.finished([make_run(running, smoothing=0.2)]) == []
+    inside = running.Run("some", str(tmp_path / "configs/x.py"), 0, {})
+    assert inside.settings()["config"] == "configs/x.py"
 
 
 def test_a_failed_run_leaves_no_row_and_its_last_word(running, tmp_path):

@@ -59,7 +59,8 @@ class Folder:
         root = self._root()
         found = {
             split: {
-                str(label): files.listing_sha256(root, files.walk(place), stat=True)
+                # By the place: two of them may have one emotion, "happy" and "joy".
+                place.name: [label, files.listing_sha256(root, files.walk(place), stat=True)]
                 for place, label in self._classes(split)
             }
             for split in self.splits()
@@ -91,17 +92,19 @@ class Folder:
         """The folder of each split.
 
         Raises:
-          EmotionError: there is none to train on.
+          EmotionError: there is none to train on, or a split has two.
         """
         root = self._root()
-        there = {p.name.lower(): p for p in sorted(root.iterdir())} if root.is_dir() else {}
-        found = {
-            split: there[name]
-            for split, names in SPLITS.items()
-            for name in names
-            if name in there and there[name].is_dir()
-        }
-        if not found and any(_is_emotion(path) for path in there.values()):
+        inside = [path for path in sorted(root.iterdir()) if path.is_dir()] if root.is_dir() else []
+        found: dict[str, Path] = {}
+        for split, names in SPLITS.items():
+            for path in (path for path in inside if path.name.lower() in names):
+                if found.setdefault(split, path) != path:
+                    raise EmotionError(
+                        f"data.dir: '{found[split]}' and '{path}' are both the {split} split; put "
+                        "what they hold into one"
+                    )
+        if not found and any(_is_emotion(path) for path in inside):
             return {"train": root}
         if "train" not in found:
             what = "has no folder 'train'" if root.is_dir() else "is no folder"
