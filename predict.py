@@ -39,7 +39,12 @@ FLAGS.set_gnu_getopt(True)  # flags count after plain words, too
 flags.DEFINE_multi_string("image", [], "a file, a folder or a glob", FLAGS)
 flags.DEFINE_boolean("camera", False, "what a camera sees: s saves, r records, q quits", FLAGS)
 flags.DEFINE_string("device", "0", "the camera: an index, a path, an address, a film", FLAGS)
-flags.DEFINE_string("model", None, "weights: a path or a shipped name", FLAGS)
+flags.DEFINE_string(
+    "model",
+    None,
+    "weights: a path, or simplenet-ferplus (for pictures) or simplenet-narrow-ferplus (else)",
+    FLAGS,
+)
 flags.DEFINE_string("output", None, "folder for the rows and what is drawn", FLAGS)
 flags.DEFINE_enum("format", "csv", ["csv", "jsonl"], "of the rows", FLAGS)
 flags.DEFINE_string("video", None, "a film", FLAGS)
@@ -47,18 +52,22 @@ flags.DEFINE_integer("every", 1, "read every so many frames of the film alone", 
 flags.DEFINE_float("start", 0.0, "seconds of the film to leave out", flag_values=FLAGS)
 flags.DEFINE_float("end", None, "seconds of the film at which to stop", flag_values=FLAGS)
 flags.DEFINE_float(
-    "smoothing", None, "seconds to average each person over; 0 for none", flag_values=FLAGS
+    "smoothing", None, "seconds to average each person over: 0.2; 0 for none", flag_values=FLAGS
 )
 flags.DEFINE_float(
-    "min_face", None, "width in pixels of the smallest faces to find", flag_values=FLAGS
+    "min_face",
+    None,
+    "width in pixels of about the smallest faces to find: 40 in pictures, 80 in films up to "
+    "1280 x 720, a sixth of a camera's height",
+    flag_values=FLAGS,
 )
 flags.DEFINE_enum("detector", "hog", ["hog", "cnn"], "cnn finds turned faces too, slowly", FLAGS)
 flags.DEFINE_boolean("landmarks", False, "find 68 points a face, and level faces by them", FLAGS)
-flags.DEFINE_string("cnn_model", None, "file of --detector=cnn, if not of the extra", FLAGS)
-flags.DEFINE_string("landmarks_model", None, "file of --landmarks, likewise", FLAGS)
+flags.DEFINE_string("cnn_model", None, "file of --detector=cnn, if not the extra's", FLAGS)
+flags.DEFINE_string("landmarks_model", None, "file of --landmarks, if not the extra's", FLAGS)
 flags.DEFINE_boolean("cropped", False, "each picture is a face, cut out already", FLAGS)
 flags.DEFINE_boolean("blur", False, "hide the faces in what is drawn", FLAGS)
-flags.DEFINE_boolean("show", None, "open a window, as --camera does; q or Esc quits", FLAGS)
+flags.DEFINE_boolean("show", None, "a window, as --camera opens without --noshow; q quits", FLAGS)
 flags.DEFINE_boolean("debug", False, "show the traceback of an error", FLAGS)
 flags.DEFINE_boolean("version", False, "print the version", FLAGS)
 flags.DEFINE_boolean("help", False, "print this", FLAGS, short_name="h")
@@ -78,7 +87,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except flags.Error as error:
         what = " ".join(str(error).split()).rstrip(".")
         raise EmotionError(f"{what}; python predict.py --help lists the flags") from error
-    for name in ("model", "output"):
+    for name in ("model", "output", "video"):
         if FLAGS[name].value == "":
             raise EmotionError(f"--{name} is empty; give it a value or leave it out")
     for name in FILES:  # a shell leaves the ~ of --output=~/faces as it is
@@ -157,12 +166,15 @@ def main() -> None:
         watch_camera()
     elif FLAGS.video and not FLAGS.help:
         read_film()
-    elif FLAGS.help or not pictures:
-        print(EXAMPLES)
-        for name in HELPED:
-            print(f"  --{name:15} {' '.join(FLAGS[name].help.split())}")
-    else:
+    elif FLAGS.help or not any(FLAGS[name].present for name in FLAGS if name != "debug"):
+        lines = [f"  --{name:15} {' '.join(FLAGS[name].help.split())}" for name in HELPED]
+        print(
+            "\n".join([EXAMPLES, *lines, ""]), end=""
+        )  # at once: `| head` may leave after the first lines
+    elif pictures:
         read_pictures(pictures)
+    else:
+        raise EmotionError("nothing to read; add --image=PATH, --video=FILE or --camera")
 
 
 def read_pictures(pictures: list[str]) -> None:

@@ -1,6 +1,6 @@
 """A face read by our network on a CPU, and by ONNX Runtime with the same weights.
 
-    pip install onnx onnxruntime
+    pip install onnx onnxruntime  # first: --help needs them, too
     python benchmarks/onnx_runtime.py [--model=RUN] [--width=1] [--batch=1]
 
 Without `--model` it is a SimpleNetV2 of that width at 64 pixels that has seen nothing: the time is

@@ -82,8 +82,9 @@ def detect(
 
     Args:
       image: uint8 `[H, W, 3]`, RGB.
-      min_face: width in pixels of the smallest faces to look for. Time falls with its square: film
-        of one person at arm's length does well with 160.
+      min_face: width in pixels of about the smallest faces to look for; some are found that are a
+        tenth smaller. Time falls with its square: film of one person at arm's length does well
+        with 160.
       min_score: drop what the detector scores lower: less finds more, and more that is no face. By
         default 0.1 for HOG, 0 for the network.
       detector: "hog" finds faces that look towards the camera; "cnn", a network, those too that

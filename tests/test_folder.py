@@ -103,6 +103,16 @@ def test_what_cannot_be_read_is_skipped_and_counted(tmp_path, capsys):
     np.testing.assert_array_equal(read(tmp_path, "train")[0][:2], faces[[0, 2]])
 
 
+@pytest.mark.parametrize("source", ["folder", "ferplus", "affectnet", "arrays"])
+def test_an_empty_place_is_not_the_folder_one_stands_in(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_faces(tmp_path / "train" / "happiness")
+    config = default_config()
+    config.data.source = source
+    with pytest.raises(EmotionError, match="data.dir is empty.*--config.data.dir=PATH"):
+        open_data(config)
+
+
 def test_a_wrong_folder_is_one_sentence(tmp_path):
     def said(name):
         with pytest.raises(EmotionError) as error:

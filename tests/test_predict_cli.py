@@ -94,6 +94,8 @@ def test_help_needs_nothing_heavy():
         (["--min_face=0", "--image=b.jpg"], ["--min_face", "pixels"]),
         (["--start=early", "--video=a.mp4"], ["start", "early"]),
         (["--cnn_model=a.dat", "--image=b.jpg"], ["--cnn_model", "--detector=cnn"]),
+        (["--output=x"], ["nothing to read", "--image"]),
+        (["--video="], ["--video is empty"]),
         (["--cropped", "--video=a.mp4"], ["--cropped", "add --image"]),
         (["--cropped", "--image=b.jpg", "--min_face=50"], ["--cropped", "--min_face"]),
         (["--cropped", "--image=b.jpg", "--show"], ["--cropped", "--show"]),

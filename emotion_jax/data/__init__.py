@@ -16,6 +16,13 @@ from emotion_jax.labels import EMOTIONS, one_hot, vote_targets
 SOURCES = ("drawn_faces", "ferplus", "affectnet", "folder", "arrays")
 # Not a split: the training faces that evaluation would count, while some are held out.
 COUNTED = "counted"
+# What `data.dir` names. Empty, it would be the folder one stands in.
+PLACES = {
+    "ferplus": "the folder that holds fer2013.csv (FER2013) and fer2013new.csv (FER+)",
+    "affectnet": "the folder that holds training.csv or train_set",
+    "folder": "the folder that holds train/<emotion> and val/<emotion>",
+    "arrays": "an array file",
+}
 
 
 def make_source(config: Any) -> Source:
@@ -25,6 +32,9 @@ def make_source(config: Any) -> Source:
       EmotionError: there is no such source, or it is made of other files than it should be.
     """
     name, data = config.data.source, config.data
+    if name == "arrays":
+        raise EmotionError(f"data.source: '{data.dir}' is an array file already; name its source")
+    _check_place(data)
     if name == "drawn_faces":
         from emotion_jax.data.drawn_faces import DrawnFaces
 
@@ -38,8 +48,6 @@ def make_source(config: Any) -> Source:
         from emotion_jax.data.ferplus import FerPlus
 
         return FerPlus(folder=data.dir, size=config.image_size)
-    if name == "arrays":
-        raise EmotionError(f"data.source: '{data.dir}' is an array file already; name its source")
     if name == "affectnet":
         from emotion_jax.data.affectnet import AffectNet
 
@@ -50,6 +58,12 @@ def make_source(config: Any) -> Source:
         return Folder(data.dir, config.image_size)
     known = ", ".join(SOURCES)
     raise EmotionError(f"data.source: no source '{name}' to read faces from; use one of {known}")
+
+
+def _check_place(data: Any) -> None:
+    if data.source in PLACES and not data.dir:
+        what = PLACES[data.source]
+        raise EmotionError(f"data.dir is empty; name {what} by --config.data.dir=PATH")
 
 
 def open_data(config: Any) -> dict[str, Split]:
@@ -105,6 +119,7 @@ def _read(config: Any) -> tuple[dict[str, _Records], dict[str, np.ndarray]]:
     if config.data.source == "arrays":
         from emotion_jax.data.arrays import SPLITS, load_arrays
 
+        _check_place(config.data)
         arrays = load_arrays(config.data.dir)
         all_pixels = ArrayPixels(_resized(arrays.images, config.image_size))
         if config.data.holdout or config.data.drop_seen:
