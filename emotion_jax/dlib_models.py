@@ -153,8 +153,8 @@ def _read(path: str | None, file: str, flag: str) -> tuple[str, bytes]:
         folders = spec.submodule_search_locations if spec else None
         if not folders:
             raise EmotionError(
-                f'{file} is not installed; pip install -e ".[landmarks]" (the 68 points\' is not '
-                f"for commercial use), or give your own with {flag}=PATH"
+                f'{file} is not installed; pip install -e ".[landmarks]" (its 68-point model is '
+                f"not for commercial use), or give your own with {flag}=PATH"
             )
         path = os.path.join(folders[0], "models", file)
     name = os.path.expanduser(path)

@@ -130,7 +130,7 @@ def test_a_network_of_level_faces_needs_landmarks():
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(dlib_models.importlib.util, "find_spec", lambda name: None)
     for load in (dlib_models.load_points.__wrapped__, dlib_models._load_cnn):
-        with pytest.raises(EmotionError, match=r"pip install face_\w+ .* --\w+_model=PATH"):
+        with pytest.raises(EmotionError, match=r"pip install -e .*landmarks.* --\w+_model=PATH"):
             load(None)
 
 
