@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +41,31 @@ VARIANTS: dict[str, dict[str, Any | Callable[[Any], Any]]] = {
     "majority": {"data.train_votes": "majority"},
     "smoothing": {"loss.label_smoothing": 0.1},
     "no-mixup": {"augment.mixup": 0.0},
+    "mixup": {"augment.mixup": 0.2},
     "no-erasing": {"augment.erase": 0.0},
     "no-crop": {"augment.crop_area": 1.0},
     "no-light": {"augment.brightness": 0.0, "augment.contrast": 0.0},
+    "no-tilt": {"augment.rotate": 0.0, "augment.translate": 0.0},
+    # Glasses, poor light, blur and JPEG.
+    "no-cameras": dict.fromkeys(
+        [f"augment.{name}" for name in ("glasses", "darkness", "backlight", "blur", "jpeg")], 0.0
+    ),
     "no-ema": {"ema_decay": 0.0},
     "no-sam": {"optimizer.sam_rho": 0.0},
-    # As much work as with it.
-    "no-sam-longer": {"optimizer.sam_rho": 0.0, "num_epochs": twice},
+    "sam": {"optimizer.sam_rho": 0.05},
     "sam-twice": {"optimizer.sam_rho": 0.1},
     "half-dropout": {"model.dropout": half},
     "no-dropout": {"model.dropout": (0.0, 0.0)},
     "half-width": {"model.width": half},
     # No convolution takes the border away: the same weights, 1.24 times the work.
     "same-padding": {"model.padding": "SAME"},
+    # What the full network's recipe has.
+    "sgd": {
+        "optimizer.name": "sgd",
+        "optimizer.learning_rate": 0.1,
+        "optimizer.weight_decay": 5e-4,
+        "optimizer.momentum": 0.9,
+    },
     # A common rate and decay of AdamW for as many faces a step.
     "adamw": {
         "optimizer.name": "adamw",
@@ -69,6 +81,8 @@ VARIANTS: dict[str, dict[str, Any | Callable[[Any], Any]]] = {
     },
     "half-epochs": {"num_epochs": half},
     "twice-epochs": {"num_epochs": twice},
+    # As much work as with sharpness-aware steps.
+    "no-sam-longer": {"optimizer.sam_rho": 0.0, "num_epochs": twice},
 }
 
 
@@ -93,10 +107,13 @@ def main() -> None:
     overrides = parse_overrides(flags.overrides, flags.config)
     base = {**base_config(flags.config), **overrides}
     runner, failed = Runner(flags.output, flags.seconds), []
+    changes = differing(names, base)
+    if same := [name for name in names if name not in changes]:
+        print(f"left out, for another one is the same here: {', '.join(same)}")
     runs = [
-        Run(name, flags.config, seed, {**overrides, **resolve(VARIANTS[name], base)})
+        Run(name, flags.config, seed, {**overrides, **changes[name]})
         for seed in map(int, flags.seeds.split(","))
-        for name in names
+        for name in changes
     ]
     try:
         for each in runs:
@@ -107,7 +124,8 @@ def main() -> None:
                 print(error, file=sys.stderr)
     except TimeIsUp:
         print("the time is up: the same command goes on")
-    print(table(runner.finished(runs), describe(base)))
+    about = {name: ", ".join(f"{key}={x}" for key, x in changes[name].items()) for name in changes}
+    print(table(runner.finished(runs), about))
     if failed:
         raise EmotionError(f"{len(failed)} runs failed, as said above")
 
@@ -117,12 +135,15 @@ def resolve(changes: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     return {key: x(base[key]) if callable(x) else x for key, x in changes.items()}
 
 
-def describe(base: dict[str, Any]) -> dict[str, str]:
-    """What each variant changes, in words."""
-    return {
-        name: ", ".join(f"{key}={value}" for key, value in resolve(changes, base).items())
-        for name, changes in VARIANTS.items()
-    }
+def differing(names: Sequence[str], base: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each variant changes here; those that are the base, or an earlier one, are left out."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        values = resolve(VARIANTS[name], base)
+        changes = {key: value for key, value in values.items() if value != base[key]}
+        if name == "base" or (changes and changes not in found.values()):
+            found[name] = changes
+    return found
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The runners of the recipe: what is done stays done, what is not goes on, and the tables."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emotion_jax.config import flatten
 from emotion_jax.config_check import check_config
 from emotion_jax.data.arrays import Arrays, save_arrays
 from emotion_jax.errors import EmotionError
@@ -124,30 +126,40 @@ def test_overrides_are_values_of_known_keys(running):
             running.parse_overrides([word], config)
 
 
-def test_every_variant_is_a_config_that_differs_from_the_base(monkeypatch):
+@pytest.mark.parametrize(
+    "name, same",
+    [
+        ("ferplus", {"mixup", "no-cameras", "sam", "sgd"}),
+        ("ferplus_narrow", {"no-mixup", "no-sam", "no-sam-longer"}),
+    ],
+)
+def test_every_variant_is_a_config_that_differs_from_the_others(name, same, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import runpy
-
     import ablations
     from running import base_config
 
-    path = str(ROOT / "configs/ferplus.py")
-    base = base_config(path)
-    seen = [base]
-    for name, changes in ablations.VARIANTS.items():
+    path = str(ROOT / f"configs/{name}.py")
+    base, seen = base_config(path), []
+    changes = ablations.differing(list(ablations.VARIANTS), base)
+    assert ablations.VARIANTS.keys() - changes.keys() == same
+    for each in changes.values():
         config = runpy.run_path(path)["get_config"]()
-        config.update_from_flattened_dict(ablations.resolve(changes, base))
+        config.update_from_flattened_dict(each)
         check_config(config)
-        from emotion_jax.config import flatten
-
         values = dict(flatten(config))
-        assert name == "base" or values not in seen, name
+        assert values not in seen
         seen.append(values)
-    longer = ablations.resolve(ablations.VARIANTS["no-sam-longer"], base)
-    assert longer == {"optimizer.sam_rho": 0.0, "num_epochs": 2 * base["num_epochs"]}
-    assert ablations.resolve({"model.dropout": ablations.half}, base) == {
-        "model.dropout": (0.1, 0.15)
-    }
+    assert changes["base"] == {}
+
+
+def test_variants_are_made_of_the_base(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from ablations import VARIANTS, half, resolve
+
+    base = {"num_epochs": 100, "model.dropout": (0.2, 0.3)}
+    longer = resolve(VARIANTS["no-sam-longer"], base)
+    assert longer == {"optimizer.sam_rho": 0.0, "num_epochs": 200}
+    assert resolve({"model.dropout": half}, base) == {"model.dropout": (0.1, 0.15)}
 
 
 def test_from_faces_to_an_exported_student(tmp_path):
