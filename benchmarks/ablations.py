@@ -56,6 +56,8 @@ VARIANTS: dict[str, dict[str, Any | Callable[[Any], Any]]] = {
     "sam-twice": {"optimizer.sam_rho": 0.1},
     "half-dropout": {"model.dropout": half},
     "no-dropout": {"model.dropout": (0.0, 0.0)},
+    # SimpNet V2's own rates.
+    "published-dropout": {"model.dropout": (0.2, 0.3)},
     "half-width": {"model.width": half},
     # No convolution takes the border away: the same weights, 1.24 times the work.
     "same-padding": {"model.padding": "SAME"},

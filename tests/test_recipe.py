@@ -129,7 +129,7 @@ def test_overrides_are_values_of_known_keys(running):
 @pytest.mark.parametrize(
     "name, same",
     [
-        ("ferplus", {"mixup", "no-cameras", "sam", "sgd"}),
+        ("ferplus", {"mixup", "no-cameras", "published-dropout", "sam", "sgd"}),
         ("ferplus_narrow", {"no-mixup", "no-sam", "no-sam-longer"}),
     ],
 )
