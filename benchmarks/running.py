@@ -16,7 +16,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -186,14 +187,14 @@ class Runner:
             raise TimeIsUp
         print(f"{time.strftime('%H:%M:%S')} {label}", flush=True)
         path = self.folder / f"{label}.log"
-        with path.open("ab") as log:
+        with path.open("ab") as log, _sigterm_ends_the_time():
             start = log.tell()
             process = subprocess.Popen(
                 [sys.executable, *words], stdout=log, stderr=log, env=self._environment
             )
             try:
                 process.wait(None if left == float("inf") else left)
-            except subprocess.TimeoutExpired:
+            except (subprocess.TimeoutExpired, TimeIsUp):
                 _stop(process)
                 raise TimeIsUp from None
             except KeyboardInterrupt:  # it reached the run, too, which saves
@@ -211,6 +212,20 @@ def _row(line: str) -> dict[str, Any] | None:
         return json.loads(line)
     except ValueError:
         return None
+
+
+@contextmanager
+def _sigterm_ends_the_time() -> Iterator[None]:
+    """Makes SIGTERM, which reaches this process alone, raise what stops its run, too."""
+
+    def end(*_: Any) -> None:
+        raise TimeIsUp
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

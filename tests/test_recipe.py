@@ -1,9 +1,13 @@
 """The runners of the recipe: what is done stays done, what is not goes on, and the tables."""
 
 import json
+import os
 import runpy
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +21,14 @@ from emotion_jax.inference import load_predictor
 
 ROOT = Path(__file__).parents[1]
 
-# Stands in for launch.py: counts its calls, waits where told to, and scores by its seed.
+# Stands in for launch.py: notes its calls, waits where told to, and scores by its seed.
 PROGRAM = """
-import json, pathlib, sys, time
+import json, os, pathlib, sys, time
 words = dict(word.lstrip("-").split("=", 1) for word in sys.argv[1:])
 workdir = pathlib.Path(words["workdir"])
 workdir.mkdir(parents=True, exist_ok=True)
 with (workdir / "calls").open("a") as file:
-    file.write("x")
+    file.write(f"{os.getpid()}\\n")
 if pathlib.Path(__file__).with_name("wait").exists():
     time.sleep(600)
 if words["config.loss.label_smoothing"] == "0.7":
@@ -72,6 +76,26 @@ def test_a_finished_run_is_not_repeated_and_a_stopped_one_goes_on(running, tmp_p
     assert row["test"]["accuracy"] == 0.6 and row["settings"]["config"] == make_run(running).config
     with pytest.raises(EmotionError, match="some-0: .* use another --output"):
         again.train(make_run(running, smoothing=0.2))
+
+
+def test_sigterm_stops_the_run_too(running, tmp_path):
+    """It reaches this process alone: what was left behind would train on, unseen."""
+    (tmp_path / "wait").touch()
+    calls, before = tmp_path / "out/some-0/calls", signal.getsignal(signal.SIGTERM)
+
+    def terminate():
+        while not (calls.exists() and calls.read_text().endswith("\n")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    with pytest.raises(running.TimeIsUp):
+        running.Runner(tmp_path / "out", 60.0).train(make_run(running))
+    thread.join()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(calls.read_text()), 0)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_half_a_row_that_a_kill_left_is_no_row(running, tmp_path):
