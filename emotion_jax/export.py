@@ -138,7 +138,7 @@ def _calibrate(predictor: Predictor) -> float:
 
 def _from_keras() -> tuple[Any, dict[str, Any]]:
     network = read_keras(FLAGS.model)
-    size = FLAGS.image_size or network.size
+    size = FLAGS.image_size or network.image_size or network.size
     if size is None:
         raise EmotionError(
             f"--image_size: '{FLAGS.model}' does not say the size of its pictures; add it, "
@@ -163,8 +163,9 @@ def _from_keras() -> tuple[Any, dict[str, Any]]:
     variables, meta = convert(network, spec, bgr=bgr, labels=FLAGS.labels)
     emotions = ", ".join(meta["emotions"]) or "no emotions: weights to train from, by init_from"
     inside = f", padding {network.padding}" if network.padding else ""
-    if (network.scale, network.offset) != (1, 0):
-        inside += f", which begins with x * {network.scale:g} + {network.offset:g}"
+    if any(x != 1 for x in network.scale) or any(network.offset):
+        scale, offset = (", ".join(f"{x:g}" for x in xs) for xs in (network.scale, network.offset))
+        inside += f", which begins with x * ({scale}) + ({offset})"
     shape = f"{size}x{size}x{network.channels}"
     print(f"{network.name} of width {network.width:g}, {shape}{inside}: {emotions}")
     return variables, meta

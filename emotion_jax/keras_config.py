@@ -11,6 +11,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from emotion_jax.errors import EmotionError
 from emotion_jax.json_files import parse_json
 from emotion_jax.models.simplenet import BLOCKS
@@ -40,8 +42,7 @@ _PLAIN = {
     "Softmax": "softmax",
 }
 _POOL, _BORDER = "maximum of 2x2", "border of 1"
-# The ways of making one line of a map's features. A VGG16 that does not flatten has a first dense
-# layer for one pixel, of which all are the same.
+# The ways of making one line of a map's features; of a map of one pixel all are the same.
 _LINES = ("flattening", "global maximum", "global average")
 
 
@@ -51,14 +52,17 @@ class Architecture(NamedTuple):
     Attributes:
       padding: "SAME" where all convolutions of a SimpleNetV2 pad; "" where they pad as ours.
       epsilons: of each BatchNorm.
-      scale: a picture's numbers are multiplied by it inside the network, before all else;
-      offset: then this is added.
+      scale: a picture's numbers are multiplied by it inside the network, before all else, by one
+        number or one a channel;
+      offset: then this is added, likewise.
+      size: of its pictures, in pixels; None where it takes any, or does not say.
     """
 
     padding: str = ""
     epsilons: tuple[float, ...] = ()
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: tuple[float, ...] = (1.0,)
+    offset: tuple[float, ...] = (0.0,)
+    size: int | None = None
 
 
 class _Step(NamedTuple):
@@ -86,17 +90,22 @@ def check_architecture(path: Path, config: bytes | None, name: str) -> Architect
     if config is None:
         return Architecture()
     try:
-        steps = list(_steps(parse_json(config)))
-        if not any(step.what == "convolution" for step in steps):
-            return Architecture()  # a class of the user's own, whose layers are in its code
+        described = parse_json(config)
+        steps = list(_steps(described))
+        if len(steps) < 2:
+            return Architecture()  # one class of the user's own, whose layers are in its code
+        size = _size(path, described)
         scale, offset = _take_scale(steps)
         steps = _with_padding(steps)
         _compare(path, name, _in_our_order(steps))
+        if name == "vgg16":
+            _check_line(path, steps, size)
         return Architecture(
             _padding(path, name, steps),
-            tuple(float(step.options["epsilon"]) for step in steps if step.what == "BatchNorm"),
+            tuple(_epsilon(path, step) for step in steps if step.what == "BatchNorm"),
             scale,
             offset,
+            size,
         )
     except EmotionError:
         raise
@@ -110,17 +119,43 @@ def check_architecture(path: Path, config: bytes | None, name: str) -> Architect
 def _steps(node: dict[str, Any]) -> Iterator[_Step]:
     """The steps of a layer, or of all layers of a network, in order."""
     kind, options = node["class_name"], node["config"]
-    # The first versions of Keras have the layers themselves in a Sequential's place for options.
-    layers = options if isinstance(options, list) else options.get("layers")
-    if layers is not None:
+    if kind in _IDLE:
+        return
+    layers = _layers(node)
+    times = len(node.get("inbound_nodes") or ())
+    if times > 1:  # the list has it once, and does not say where else it acts
+        yield _Step(f"{kind}, used {times} times", str(node.get("name", kind)), {})
+    elif layers is not None:
         for layer in layers:
             yield from _steps(layer)
-    elif kind not in _IDLE:
+    else:
         name = str(options.get("name", kind))
         if (what := _what(kind, options)) is not None:
             yield _Step(what, name, options)
-        if kind != "Activation" and (activation := _activation(options)) is not None:
+        # What an unknown layer does with an option of that name, nobody knows.
+        if what != kind and kind != "Activation" and (activation := _activation(options)):
             yield _Step(activation, name, options)
+
+
+def _layers(node: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The layers of a network; None of a layer."""
+    options = node["config"]
+    # The first versions of Keras have the layers themselves in a Sequential's place for options.
+    return options if isinstance(options, list) else options.get("layers")
+
+
+def _size(path: Path, node: dict[str, Any]) -> int | None:
+    """That of the pictures, as the first layer that says it does; None where none does."""
+    if (layers := _layers(node)) is not None:
+        return next(filter(None, (_size(path, layer) for layer in layers)), None)
+    options = node["config"]
+    shape = options.get("batch_shape") or options.get("batch_input_shape")
+    if shape is None or len(shape) != 4 or None in shape[1:3]:
+        return None
+    height, width = (int(n) for n in shape[1:3])
+    if height != width:
+        raise EmotionError(f"'{path}' is for pictures of {height}x{width} pixels; ours are square")
+    return height
 
 
 def _what(kind: str, options: dict[str, Any]) -> str | None:
@@ -128,6 +163,8 @@ def _what(kind: str, options: dict[str, Any]) -> str | None:
     if kind in ("Conv2D", "Convolution2D"):
         moves = [options.get(key, 1) for key in ("strides", "subsample", "dilation_rate", "groups")]
         plain = all(move in (1, [1, 1]) for move in moves)
+        if {options.get("data_format"), options.get("dim_ordering")} & {"channels_first", "th"}:
+            return "convolution of channels that come first"
         return "convolution" if plain else f"convolution with {moves}"
     if kind == "MaxPooling2D":
         size, strides = options["pool_size"], options.get("strides")
@@ -158,18 +195,17 @@ def _pads(options: dict[str, Any]) -> str:
     return str(options.get("padding", options.get("border_mode", "valid"))).lower()
 
 
-def _take_scale(steps: list[_Step]) -> tuple[float, float]:
+def _take_scale(steps: list[_Step]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Takes the scales from the front of the steps; returns them as one scale and offset."""
-    scale, offset = 1.0, 0.0
+    scale, offset = np.ones(1), np.zeros(1)
     while steps and steps[0].what == "Rescaling":
         options = steps.pop(0).options
-        scale, offset = (
-            scale * options["scale"],
-            offset * options["scale"] + options.get("offset", 0),
-        )
-    if not 0 < scale < float("inf") or not abs(offset) < float("inf"):
+        times, plus = (np.array(options.get(key, 0.0), float) for key in ("scale", "offset"))
+        scale, offset = scale * times, offset * times + plus
+    scale, offset = np.broadcast_arrays(scale, offset)
+    if scale.shape not in ((1,), (3,)) or not (np.isfinite(scale + offset) & (scale > 0)).all():
         raise ValueError(f"a scale of {scale} and {offset}")
-    return float(scale), float(offset)
+    return tuple(scale.tolist()), tuple(offset.tolist())
 
 
 def _with_padding(steps: list[_Step]) -> list[_Step]:
@@ -221,6 +257,16 @@ def _compare(path: Path, name: str, steps: list[_Step]) -> None:
             raise _another(path, f"{here}; {name} has there: {ours[0] if ours else 'nothing'}")
 
 
+def _check_line(path: Path, steps: list[_Step], size: int | None) -> None:
+    """Refuses a mean or a maximum of a map in front of dense layers, where ours flattens it, unless
+    the map is one pixel."""
+    pooled = [step for step in steps if step.what in _LINES[1:]]
+    if pooled and any(step.what == "dense" for step in steps) and (size or 0) // 32 != 1:
+        here = f"'{pooled[0].layer}' is: {pooled[0].what}"
+        of = f"of pictures of {size or 'any'} pixels"
+        raise _another(path, f"{here}, {of}; vgg16 flattens, which is the same for 32 to 63")
+
+
 def _padding(path: Path, name: str, steps: list[_Step]) -> str:
     """What our network is to be told of padding."""
     layers = [step for step in steps if step.what == "convolution"]
@@ -230,6 +276,14 @@ def _padding(path: Path, name: str, steps: list[_Step]) -> str:
     if set(pads) == {"same"}:
         return "SAME" if name == "simplenet" else ""
     raise _another(path, f"its convolutions pad {', '.join(pads)}, which {name} does not")
+
+
+def _epsilon(path: Path, step: _Step) -> float:
+    """A BatchNorm's own."""
+    epsilon = float(step.options["epsilon"])
+    if not 0 < epsilon < 1:
+        raise _another(path, f"the epsilon of '{step.layer}' is {epsilon}")
+    return epsilon
 
 
 def _another(path: Path, why: str) -> EmotionError:

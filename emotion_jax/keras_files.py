@@ -51,10 +51,12 @@ class KerasNetwork:
       channels: of its input.
       num_classes: of its output; None where the file has no top.
       size: the least input, in pixels, of which the dense layers make sense; None where any does.
+      image_size: of its pictures, where the file says it.
       variables: {"params", "batch_stats"}, float32, named as ours; without the layers of a
         missing top.
       padding: of ours, where its table's is not the file's.
-      scale: what the file's network multiplies a picture by, before all else;
+      scale: what the file's network multiplies a picture by, before all else, one number or one a
+        channel;
       offset: and what it adds then.
     """
 
@@ -64,9 +66,10 @@ class KerasNetwork:
     num_classes: int | None
     size: int | None
     variables: dict[str, Any]
+    image_size: int | None = None
     padding: str = ""
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: tuple[float, ...] = (1.0,)
+    offset: tuple[float, ...] = (0.0,)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -92,8 +95,8 @@ def read_keras(path: str | Path) -> KerasNetwork:
     """
     path = Path(os.path.expanduser(path))
     with open_layers(path) as (layers, config):
-        convs, denses, norms = ([x for x in layers if x.rank == rank] for rank in (4, 2, 1))
-        name = _name(path, len(convs), len(denses), len(norms))
+        convs, denses, normed = ([x for x in layers if x.rank == rank] for rank in (4, 2, 1))
+        name = _name(path, len(convs), len(denses), len(normed))
         architecture = check_architecture(path, config, name)
         width = _width(path, name, [*convs, *denses[:-1]])
         channels = convs[0].arrays["kernel"].shape[2]
@@ -107,7 +110,7 @@ def read_keras(path: str | Path) -> KerasNetwork:
         shapes = _shapes(name, width, channels, num_classes, size)
         kinds = [[key for key in sorted(shapes) if key.startswith(k)] for k in ("conv", "bn")]
         ours = [*kinds[0], *(("fc1", "fc2", "head")[-len(denses) :] if denses else ()), *kinds[1]]
-        pairs = dict(zip(ours, [*convs, *denses, *norms], strict=True))
+        pairs = dict(zip(ours, [*convs, *denses, *normed], strict=True))
         for key, layer in pairs.items():
             _check_shapes(path, key, layer, shapes[key], f"{name} of width {width:g}")
         variables: dict[str, Any] = {"params": {}, "batch_stats": {}}
@@ -117,8 +120,23 @@ def read_keras(path: str | Path) -> KerasNetwork:
                 part.setdefault(key, {})[leaf] = _read(path, layer, leaf)
     for key, epsilon in zip(kinds[1], architecture.epsilons, strict=False):
         variables["params"][key]["scale"] *= _other_epsilon(variables["batch_stats"][key], epsilon)
-    padding, scale, offset = architecture.padding, architecture.scale, architecture.offset
-    return KerasNetwork(name, width, channels, num_classes, size, variables, padding, scale, offset)
+    if len(architecture.scale) not in (1, channels):
+        raise EmotionError(
+            f"'{path}' scales {len(architecture.scale)} channels, and its first convolution takes "
+            f"{channels}; it is damaged"
+        )
+    return KerasNetwork(
+        name,
+        width,
+        channels,
+        num_classes,
+        size,
+        variables,
+        image_size=architecture.size,
+        padding=architecture.padding,
+        scale=architecture.scale,
+        offset=architecture.offset,
+    )
 
 
 def convert(
@@ -145,6 +163,11 @@ def convert(
     Raises:
       EmotionError: the spec or the labels do not fit the network.
     """
+    if network.image_size not in (None, spec.size):
+        raise EmotionError(
+            f"image_size: {spec.size}; the file is of a network for {network.image_size} pixels; "
+            "leave it out"
+        )
     if network.size is not None and spec.size // 32 != network.size // 32:
         raise EmotionError(
             f"image_size: {spec.size}; the file's dense layers are for {network.size} to "
@@ -168,8 +191,10 @@ def convert(
     elif labels is not None:
         variables = reorder_classes(variables, labels)
     # The file's own scaling comes after what the pictures went through outside.
-    mean = np.array(spec.mean) - network.offset / network.scale * np.array(spec.std)
-    std = np.array(spec.std) / network.scale
+    turn = slice(None, None, -1 if bgr else 1)
+    scale, offset = np.array(network.scale)[turn], np.array(network.offset)[turn]
+    mean = np.array(spec.mean) - offset / scale * np.array(spec.std)
+    std = np.array(spec.std) / scale
     spec = dataclasses.replace(spec, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
     return variables, make_meta(network.name, network.options, spec, emotions=emotions)
 
@@ -261,8 +286,6 @@ def _check_shapes(
 
 def _other_epsilon(stats: dict[str, np.ndarray], epsilon: float) -> np.ndarray:
     """What makes of a scale beside Keras' `epsilon` the same beside ours."""
-    if not 0 <= epsilon < 1:
-        raise EmotionError(f"a BatchNorm's epsilon is {epsilon}; train it anew")
     return np.sqrt((stats["var"] + EPSILON) / (stats["var"] + epsilon))
 
 

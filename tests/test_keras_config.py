@@ -11,7 +11,7 @@ from keras_networks import SIMPLENET, assert_same, keras_simplenet, keras_vgg16,
 from emotion_jax.errors import EmotionError
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import Predictor
-from emotion_jax.keras_config import check_architecture
+from emotion_jax.keras_config import Architecture, check_architecture
 from emotion_jax.keras_files import convert, read_keras
 from emotion_jax.models import make_model
 from emotion_jax.models.layers import scale_features
@@ -35,16 +35,28 @@ def padded():
     return perturb(keras.Model(image, inner(scaled)))
 
 
+@pytest.fixture(scope="module")
+def coloured():
+    """A SimpleNetV2 that scales each channel otherwise."""
+    import keras
+
+    inner = keras_simplenet(40, 40, FEATURES, dropout=0.1, named=False)
+    image = keras.Input((40, 40, 3))
+    scaled = keras.layers.Rescaling([0.1, 0.2, 0.4], [0.1, -0.2, 0.3])(image)
+    return perturb(keras.Model(image, inner(scaled)))
+
+
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
 def test_padding_epsilon_and_scale_are_the_file_s(padded, suffix, tmp_path):
     network = read_keras(write(padded, tmp_path / f"x{suffix}"))
-    assert (network.padding, network.scale, network.offset) == ("SAME", 0.5, -0.5)
+    assert (network.padding, network.scale, network.offset) == ("SAME", (0.5,), (-0.5,))
+    assert network.image_size == 40
     assert_same(network, padded)
 
 
 def test_weights_alone_are_taken_as_ours(padded, tmp_path):
     network = read_keras(write(padded, tmp_path / "x.weights.h5"))
-    assert (network.padding, network.scale, network.offset) == ("", 1.0, 0.0)
+    assert (network.padding, network.scale, network.offset) == ("", (1.0,), (0.0,))
 
 
 def test_the_file_s_scale_comes_after_ours(padded, tmp_path):
@@ -58,6 +70,28 @@ def test_the_file_s_scale_comes_after_ours(padded, tmp_path):
     assert np.ptp(expected, axis=0).max() > 1e-3
     np.testing.assert_allclose(predictor(faces), expected, atol=1e-4)
     assert meta["model"] == {"name": "simplenet", "width": 1 / 8, "padding": "SAME"}
+
+
+@pytest.mark.parametrize("bgr", [False, True])
+def test_a_scale_a_channel_is_followed(coloured, bgr, tmp_path):
+    network = read_keras(write(coloured, tmp_path / "x.keras"))
+    assert (network.scale, network.offset) == ((0.1, 0.2, 0.4), (0.1, -0.2, 0.3))
+    assert_same(network, coloured)
+    spec = ImageSpec(size=40, mean=(0.3, 0.4, 0.5), std=(0.2, 0.25, 0.3))
+    variables, meta = convert(network, spec, bgr=bgr)
+    model = make_model("simplenet", **network.options)
+    faces = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), np.uint8)
+    pixels = (faces / 255.0 - spec.mean) / spec.std
+    expected = coloured(pixels[..., ::-1] if bgr else pixels, training=False).numpy()
+    assert np.ptp(expected, axis=0).max() > 0.01
+    predictor = Predictor(model, variables, ImageSpec(**meta["spec"]), meta=meta)
+    np.testing.assert_allclose(predictor(faces), expected, atol=1e-4)
+
+
+def test_the_file_s_size_is_the_picture_s(padded, tmp_path):
+    network = read_keras(write(padded, tmp_path / "x.keras"))
+    with pytest.raises(EmotionError, match="image_size: 48; the file is of a network for 40"):
+        convert(network, ImageSpec(size=48))
 
 
 # One network's own description, changed
@@ -100,7 +134,7 @@ def add(config, place, kind, **options):
 def test_our_own_differ_in_nothing(described):
     for name, config in described.items():
         found = check(config, name.split()[0])
-        assert (found.padding, found.scale, found.offset) == ("", 1.0, 0.0)
+        assert (found.padding, found.scale, found.offset) == ("", (1.0,), (0.0,))
         assert set(found.epsilons) == ({0.001} if name == "simplenet" else set())
 
 
@@ -128,13 +162,34 @@ def test_what_changes_no_answer_may_stand_there(described):
     add(config, end + 1, "Flatten")
     add(config, 1, "RandomFlip")
     assert check(config, "simplenet").padding == ""
-    config = copy_of(described, "vgg16")
-    flat = next(x for x in config["config"]["layers"] if x["class_name"] == "Flatten")
-    flat["class_name"] = "GlobalAveragePooling2D"  # of the one pixel that its dense layer is for
-    assert check(config, "vgg16").padding == ""
+    add(config, 1, "Dropout", rate=0.1)
+    layers[1]["inbound_nodes"] = [[["input", 0, 0, {}]], [["conv01", 0, 0, {}]]]
+    assert check(config, "simplenet").padding == ""
     config = copy_of(described, "vgg16 without its top")
     add(config, len(config["config"]["layers"]), "GlobalAveragePooling2D")
     assert check(config, "vgg16").padding == ""
+
+
+@pytest.mark.parametrize("kind", ["GlobalAveragePooling2D", "GlobalMaxPooling2D"])
+def test_a_map_of_one_pixel_alone_may_be_pooled(described, kind):
+    config = copy_of(described, "vgg16")
+    flat = next(x for x in config["config"]["layers"] if x["class_name"] == "Flatten")
+    flat["class_name"] = kind
+    shape = layers_of(config, "InputLayer")[0]["batch_shape"]
+    for size, same in ((32, True), (63, True), (64, False), (224, False), (None, False)):
+        shape[1:3] = size, size
+        if same:
+            assert check(config, "vgg16").size == size
+        else:
+            with pytest.raises(EmotionError, match=f"of {size or 'any'} pixels.* for 32 to 63"):
+                check(config, "vgg16")
+
+
+def test_pictures_must_be_square(described):
+    config = copy_of(described, "simplenet")
+    layers_of(config, "InputLayer")[0]["batch_shape"][1:3] = 48, 64
+    with pytest.raises(EmotionError, match="'old.h5' is for pictures of 48x64 pixels"):
+        check(config, "simplenet")
 
 
 def test_a_border_of_zeros_is_the_padding_of_what_follows(described):
@@ -151,7 +206,21 @@ def test_a_border_of_zeros_is_the_padding_of_what_follows(described):
 
 
 def test_code_of_the_user_s_own_says_nothing():
-    assert check({"class_name": "Mine", "config": {"features": 3}}, "simplenet").padding == ""
+    mine = {"class_name": "Mine", "config": {"features": 3, "activation": "elu"}}
+    assert check(mine, "simplenet") == Architecture()
+    wrapped = {"class_name": "Sequential", "config": {"layers": [mine]}}
+    assert check(wrapped, "simplenet") == Architecture()
+
+
+def test_what_stands_beside_code_of_the_user_s_own_is_not_left_out():
+    """Else the scale would be lost, without a word."""
+    layers = [
+        {"class_name": "Rescaling", "config": {"scale": 1 / 255, "offset": 0.0}},
+        {"class_name": "Mine", "config": {"name": "mine"}},
+    ]
+    config = {"class_name": "Sequential", "config": {"layers": layers}}
+    with pytest.raises(EmotionError, match="another network: 'mine' is: Mine; simplenet has there"):
+        check(config, "simplenet")
 
 
 def activate(config):
@@ -199,6 +268,15 @@ def scale_late(config):
     add(config, 6, "Rescaling", scale=2.0, offset=0.0)
 
 
+def share(config):
+    relu = next(x for x in config["config"]["layers"] if x["class_name"] == "ReLU")
+    relu["inbound_nodes"] = [relu["inbound_nodes"][0]] * 3
+
+
+def channels_first(config):
+    layers_of(config, "Conv2D")[0]["data_format"] = "channels_first"
+
+
 def unknown(config):
     add(config, 1, "Lambda")
 
@@ -220,6 +298,8 @@ def cut(config):
         (average, "is: global average; simplenet has there: global maximum"),
         (sigmoid, "'head' is: sigmoid; simplenet has there: nothing"),
         (scale_late, "'added' is: Rescaling"),
+        (share, "is: ReLU, used 3 times; simplenet has there: relu"),
+        (channels_first, "'conv01' is: convolution of channels that come first"),
         (unknown, "'added' is: Lambda; simplenet has there: convolution"),
         (cut, "it ends where simplenet has: global maximum"),
     ],
@@ -252,7 +332,7 @@ def test_a_damaged_description_is_one_sentence(config):
         check(config, "simplenet")
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), "wide", [1.0, 2.0, 3.0], None])
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), "wide", [1.0, 2.0], [1, 0, 1], None])
 def test_a_scale_that_cannot_be_followed_is_told(described, scale):
     config = copy_of(described, "simplenet")
     add(config, 1, "Rescaling", scale=scale, offset=0.0)
@@ -260,11 +340,11 @@ def test_a_scale_that_cannot_be_followed_is_told(described, scale):
         check(config, "simplenet")
 
 
-@pytest.mark.parametrize("epsilon", [-1.0, float("nan"), 7.0])
+@pytest.mark.parametrize("epsilon", [-1.0, 0.0, float("nan"), 7.0])
 def test_an_epsilon_that_cannot_be_meant_is_told(padded, epsilon, tmp_path):
     path = write(padded, tmp_path / "x.h5")
     with h5py.File(path, "a") as file:
         text = file.attrs["model_config"].replace('"epsilon": 0.1', f'"epsilon": {epsilon}')
         file.attrs["model_config"] = text.replace("nan", "NaN")
-    with pytest.raises(EmotionError, match="epsilon"):
+    with pytest.raises(EmotionError, match=f"the epsilon of 'batch_normalization.*' is {epsilon}"):
         read_keras(path)

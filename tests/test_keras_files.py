@@ -207,9 +207,7 @@ def test_export_turns_a_file_into_a_folder_that_predicts(networks, tmp_path):
     model = networks["simplenet, trained"]
     path, folder = write(model, tmp_path / "old.keras"), tmp_path / "folder"
     flags = [f"--model={path}", f"--output={folder}", "--preprocessing=unit"]
-    done = export(*flags)
-    assert done.returncode == 2 and "--image_size=64" in done.stderr
-    done = export(*flags, "--image_size=40", "--crop_scale=1.3")
+    done = export(*flags, "--crop_scale=1.3")
     assert done.returncode == 0, done.stderr
     assert "simplenet of width 0.125, 40x40x3: neutral" in done.stdout
     predictor = load_predictor(folder)
@@ -218,6 +216,14 @@ def test_export_turns_a_file_into_a_folder_that_predicts(networks, tmp_path):
     # Kernels are stored in float16; contempt, which the network does not know, is never said.
     np.testing.assert_allclose(got[:, :7], expected, atol=0.02)
     assert not got[:, 7].any()
+
+
+def test_export_asks_for_the_size_that_weights_alone_do_not_say(networks, tmp_path):
+    path = write(networks["simplenet"], tmp_path / "x.weights.h5")
+    flags = [f"--model={path}", f"--output={tmp_path / 'folder'}", "--preprocessing=unit"]
+    done = export(*flags)
+    assert done.returncode == 2 and "--image_size=64" in done.stderr
+    assert export(*flags, "--image_size=40").returncode == 0
 
 
 def test_imagenet_s_classes_are_no_emotions(networks, tmp_path):
