@@ -21,6 +21,7 @@ from typing import Any
 from running import ROOT, Run, Runner, TimeIsUp, base_config, parse_overrides, table
 
 from emotion_jax.errors import EmotionError, run
+from emotion_jax.models import make_model
 
 
 def half(x: Any) -> Any:
@@ -107,11 +108,13 @@ def main() -> None:
     if not all(seed.isdecimal() for seed in flags.seeds.split(",")):
         raise EmotionError(f"--seeds: '{flags.seeds}'; use whole numbers, such as 0,1,2")
     overrides = parse_overrides(flags.overrides, flags.config)
-    base = {**base_config(flags.config), **overrides}
-    runner, failed = Runner(flags.output, flags.seconds), []
+    base = with_network({**base_config(flags.config), **overrides})
     changes = differing(names, base)
+    if not changes:
+        raise EmotionError(f"--only: nothing of it changes anything in '{flags.config}'")
+    runner, failed = Runner(flags.output, flags.seconds), []
     if same := [name for name in names if name not in changes]:
-        print(f"left out, for another one is the same here: {', '.join(same)}")
+        print(f"left out, for another one is the same or the network lacks it: {', '.join(same)}")
     runs = [
         Run(name, flags.config, seed, {**overrides, **changes[name]})
         for seed in map(int, flags.seeds.split(","))
@@ -137,10 +140,25 @@ def resolve(changes: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     return {key: x(base[key]) if callable(x) else x for key, x in changes.items()}
 
 
+def with_network(base: dict[str, Any]) -> dict[str, Any]:
+    """The values of a config, with the network's own where one is empty, and none that it lacks."""
+    options = {key: x for key, x in base.items() if key.startswith("model.")}
+    model = make_model(**{key.removeprefix("model."): x for key, x in options.items()})
+    found = {key: x for key, x in base.items() if key not in options}
+    for key, x in options.items():
+        name = key.removeprefix("model.")
+        if name == "name" or hasattr(model, name):
+            found[key] = getattr(model, name) if x == () else x
+    return found
+
+
 def differing(names: Sequence[str], base: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What each variant changes here; those that are the base, or an earlier one, are left out."""
+    """What each variant changes here; those that are the base or an earlier one, or change what
+    the network lacks, are left out."""
     found: dict[str, dict[str, Any]] = {}
     for name in names:
+        if not VARIANTS[name].keys() <= base.keys():
+            continue
         values = resolve(VARIANTS[name], base)
         changes = {key: value for key, value in values.items() if value != base[key]}
         if name == "base" or (changes and changes not in found.values()):

@@ -16,15 +16,16 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+# As configs are, so that one of them is known to lie in it.
+ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from emotion_jax.config import flatten, unknown_key  # noqa: E402
+from emotion_jax.config_check import check_config  # noqa: E402
 from emotion_jax.errors import EmotionError  # noqa: E402
 
 RESULTS = "results.jsonl"
@@ -69,23 +70,29 @@ class Run:
         return json.loads(json.dumps({"config": str(config), "changes": self.changes}))
 
 
-def parse_overrides(words: Sequence[str], config: str) -> dict[str, Any]:
-    """KEY=VALUE words as the values they mean.
+def parse_overrides(words: Sequence[str], config: str, flag: str = "--overrides") -> dict[str, Any]:
+    """KEY=VALUE words, given by a flag, as the values they mean.
 
     Raises:
-      EmotionError: a word is none, or names no key of the config.
+      EmotionError: a word is none, names no key of the config, or a value that cannot be meant.
     """
     known, found = base_config(config), {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise EmotionError(f"--overrides: '{word}'; write KEY=VALUE")
+            raise EmotionError(f"{flag}: '{word}'; write KEY=VALUE")
         if key not in known and not key.startswith("model."):
-            raise EmotionError(f"--overrides: {unknown_key(key, known)}")
+            raise EmotionError(f"{flag}: {unknown_key(key, known)}")
         try:
             found[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):  # a word, such as a path
             found[key] = {"true": True, "false": False}.get(value, value)
+    settings = runpy.run_path(config)["get_config"]()
+    try:
+        settings.update_from_flattened_dict(found)
+    except (KeyError, TypeError, ValueError) as error:
+        raise EmotionError(f"{flag}: {' '.join(map(str, error.args))}") from error
+    check_config(settings)
     return found
 
 
@@ -187,19 +194,27 @@ class Runner:
             raise TimeIsUp
         print(f"{time.strftime('%H:%M:%S')} {label}", flush=True)
         path = self.folder / f"{label}.log"
-        with path.open("ab") as log, _sigterm_ends_the_time():
+        with path.open("ab") as log, _Asked() as asked:
             start = log.tell()
+            # In a group of its own: what stops this process, its whole group even, reaches the run
+            # through `_stop` alone, and once. A second time would mean "now, unsaved".
             process = subprocess.Popen(
-                [sys.executable, *words], stdout=log, stderr=log, env=self._environment
+                [sys.executable, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                process_group=0,
             )
             try:
+                asked.listen()
                 process.wait(None if left == float("inf") else left)
-            except (subprocess.TimeoutExpired, TimeIsUp):
+            except (subprocess.TimeoutExpired, TimeIsUp, KeyboardInterrupt) as why:
+                asked.listen(False)  # it is being stopped
                 _stop(process)
+                if isinstance(why, KeyboardInterrupt):
+                    raise
                 raise TimeIsUp from None
-            except KeyboardInterrupt:  # it reached the run, too, which saves
-                process.wait(GRACE)
-                raise
         said = path.read_bytes()[start:].decode(errors="replace")
         if process.returncode:
             last = (said.strip().splitlines() or ["no word"])[-1]
@@ -214,18 +229,33 @@ def _row(line: str) -> dict[str, Any] | None:
         return None
 
 
-@contextmanager
-def _sigterm_ends_the_time() -> Iterator[None]:
-    """Makes SIGTERM, which reaches this process alone, raise what stops its run, too."""
+class _Asked:
+    """Ctrl-C, SIGTERM and a closed terminal: raised once there is a run to be stopped."""
 
-    def end(*_: Any) -> None:
-        raise TimeIsUp
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def __enter__(self) -> _Asked:
+        self._listens, self._come = False, 0
+        self._before = {number: signal.getsignal(number) for number in self.SIGNALS}
+        for number, before in self._before.items():
+            if before is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def listen(self, listens: bool = True) -> None:
+        """From now on a signal raises, and so does one that has come before; or none does."""
+        self._listens = listens
+        if self._come:
+            self._take(self._come)
+
+    def _take(self, number: int, *_: object) -> None:
+        self._come = number
+        if self._listens:
+            raise KeyboardInterrupt if number == signal.SIGINT else TimeIsUp
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

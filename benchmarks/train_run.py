@@ -40,8 +40,12 @@ from emotion_jax.errors import run
 HERE = Path(__file__).parent
 # Every drawn person has eight faces, in both splits, and one is an eighth of the other.
 MULTIPLE = 64
-# What the flags say, and the two feeds.
-OWN = {"num_epochs", "data.train_faces", "data.feed"}
+# What this script says itself: by its flags, by the two feeds, and of the faces that it makes.
+FACES = {"holdout": 0.0, "train_images": 0, "class_cap": 0, "num_classes": 8}
+OWN = {"num_epochs"} | {
+    f"data.{key}"
+    for key in ("feed", "source", "dir", "cache_dir", "train_faces", "val_faces", *FACES)
+}
 
 
 def main() -> int:
@@ -63,8 +67,8 @@ def main() -> int:
     if flags.faces < MULTIPLE or flags.faces % MULTIPLE:
         parser.error(f"--faces: people are drawn in full; give a multiple of {MULTIPLE}")
     # What is wrong in them is told at once.
-    for key in parse_overrides(flags.changes, flags.config).keys() & OWN:
-        parser.error(f"--set {key}: use the flag of this script")
+    for key in parse_overrides(flags.changes, flags.config, "--set").keys() & OWN:
+        parser.error(f"--set {key}: this script sets it itself, the numbers by --faces, --epochs")
     rows: list[dict[str, Any]] = []
     status = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -151,7 +155,7 @@ def make_faces(config: Any, count: int, at: str) -> str:
     """Points the config to `count` faces, an eighth more to evaluate on; says what they are."""
     more = count // 8
     # They are as many as is said, and all of them train.
-    config.data.update({"holdout": 0.0, "train_images": 0, "class_cap": 0})
+    config.data.update(FACES)
     if importlib.util.find_spec("tensorflow"):
         drawn = {"source": "drawn_faces", "train_faces": count, "val_faces": more, "cache_dir": at}
         config.data.update(drawn)

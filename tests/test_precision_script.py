@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emotion_jax.errors import EmotionError
 from emotion_jax.paths import find_images
 
 ROOT = Path(__file__).parents[1]
@@ -213,17 +214,30 @@ def test_all_faces_train_whatever_the_config_holds_out(benchmarks, tmp_path):
 
     config = runpy.run_path(str(ROOT / "configs/ferplus_narrow_distilled.py"))["get_config"]()
     config.update({"image_size": 32, "batch_size": 32, "channels": 3, "model": {"width": 1 / 8}})
+    config.data.num_classes = 7
     assert train_run.make_faces(config, 64, str(tmp_path)) == "64 drawn faces of 32 pixels"
     assert make_experiment(config).steps_per_epoch == 2
 
 
-def test_what_the_flags_say_is_not_set(benchmarks, monkeypatch, capsys):
+@pytest.mark.parametrize("key", ["num_epochs=9", "data.holdout=0.1", "data.num_classes=7"])
+def test_what_the_script_says_is_not_set(benchmarks, key, monkeypatch, capsys):
+    """It would stand in the results, and have changed nothing."""
     import train_run
 
-    monkeypatch.setattr(sys, "argv", ["train_run.py", "--set", "num_epochs=9"])
+    monkeypatch.setattr(sys, "argv", ["train_run.py", "--set", key])
     with pytest.raises(SystemExit):
         train_run.main()
-    assert "--set num_epochs: use the flag" in capsys.readouterr().err
+    assert f"--set {key.split('=')[0]}: this script sets it itself" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["batch_size", "batch_size=many", "batch_size=0"])
+def test_a_setting_that_cannot_be_is_told_before_anything_starts(benchmarks, word, monkeypatch):
+    import train_run
+
+    monkeypatch.setattr(sys, "argv", ["train_run.py", "--set", word])
+    monkeypatch.setattr(train_run.subprocess, "run", None)
+    with pytest.raises(EmotionError, match="batch_size"):
+        train_run.main()
 
 
 @pytest.mark.parametrize("faces", ["10000", "0"])

@@ -6,7 +6,6 @@ import runpy
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from emotion_jax.config_check import check_config
 from emotion_jax.data.arrays import Arrays, save_arrays
 from emotion_jax.errors import EmotionError
 from emotion_jax.inference import load_predictor
+from emotion_jax.models import make_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,24 +78,68 @@ def test_a_finished_run_is_not_repeated_and_a_stopped_one_goes_on(running, tmp_p
         again.train(make_run(running, smoothing=0.2))
 
 
-def test_sigterm_stops_the_run_too(running, tmp_path):
-    """It reaches this process alone: what was left behind would train on, unseen."""
-    (tmp_path / "wait").touch()
-    calls, before = tmp_path / "out/some-0/calls", signal.getsignal(signal.SIGTERM)
+# Saves and leaves when it is asked once, as launch.py does; asked twice it leaves unsaved.
+SAVING = """
+import os, pathlib, signal, sys, time
+workdir = pathlib.Path(dict(x.lstrip("-").split("=", 1) for x in sys.argv[1:])["workdir"])
+workdir.mkdir(parents=True)
+asked = []
+def ask(number, frame):
+    if asked:
+        os._exit(1)
+    asked.append(number)
+signal.signal(signal.SIGTERM, ask)
+(workdir / "calls").write_text(f"{os.getpid()}\\n")
+while not asked:
+    time.sleep(0.01)
+time.sleep(0.5)
+(workdir / "saved").touch()
+"""
 
-    def terminate():
-        while not (calls.exists() and calls.read_text().endswith("\n")):
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
 
-    thread = threading.Thread(target=terminate)
-    thread.start()
-    with pytest.raises(running.TimeIsUp):
-        running.Runner(tmp_path / "out", 60.0).train(make_run(running))
-    thread.join()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("group", [False, True])
+def test_what_stops_a_runner_makes_its_run_save(number, group, tmp_path):
+    """Whether it reaches the runner alone or, as of `timeout` or Ctrl-C, its whole group."""
+    (tmp_path / "launch.py").write_text(SAVING)
+    program = (
+        "import pathlib, running\n"
+        f"running.ROOT = here = pathlib.Path({str(tmp_path)!r})\n"
+        "running.Runner(here / 'out', 60.0).train(running.Run('some', 'x.py', 0, {}))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks")}
+    runner = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    folder = tmp_path / "out/some-0"
+    wait_for(lambda: (folder / "calls").exists() and (folder / "calls").read_text()[-1:] == "\n")
+    (os.killpg if group else os.kill)(runner.pid, number)
+    said = runner.communicate(timeout=30)[1]
+    assert ("KeyboardInterrupt" if number == signal.SIGINT else "TimeIsUp") in said
+    assert (folder / "saved").exists()
     with pytest.raises(ProcessLookupError):
-        os.kill(int(calls.read_text()), 0)
+        os.kill(int((folder / "calls").read_text()), 0)
+
+
+def test_a_signal_before_there_is_a_run_waits_for_it(running):
+    """Raised while the process starts, it would leave that behind, training on unseen."""
+    before = signal.getsignal(signal.SIGTERM)
+    with running._Asked() as asked:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(running.TimeIsUp):
+            asked.listen()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_half_a_row_that_a_kill_left_is_no_row(running, tmp_path):
@@ -145,35 +189,51 @@ def test_overrides_are_values_of_known_keys(running):
         "model.dropout": (0.0, 0.1),
         "grey": False,
     }
+    with pytest.raises(EmotionError, match="--set: 'grey'; write KEY=VALUE"):
+        running.parse_overrides(["grey"], config, "--set")
     for word, said in (("num_epochs", "write KEY=VALUE"), ("epochs=2", "did you mean num_epochs")):
         with pytest.raises(EmotionError, match=said):
             running.parse_overrides([word], config)
 
 
-@pytest.mark.parametrize(
-    "name, same",
-    [
-        ("ferplus", {"mixup", "no-cameras", "published-dropout", "sam", "sgd"}),
-        ("ferplus_narrow", {"no-mixup", "no-sam", "no-sam-longer"}),
-    ],
-)
-def test_every_variant_is_a_config_that_differs_from_the_others(name, same, monkeypatch):
+# What ablations leave out, for it is as the config says, or as another variant.
+LEFT_OUT = {
+    "ferplus": {"mixup", "no-cameras", "published-dropout", "sam", "sgd"},
+    "ferplus_narrow": {"no-mixup", "no-sam", "no-sam-longer"},
+}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
+def test_every_variant_is_a_config_that_differs_from_the_others(path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import ablations
     from running import base_config
 
-    path = str(ROOT / f"configs/{name}.py")
-    base, seen = base_config(path), []
+    base, seen = ablations.with_network(base_config(str(path))), []
     changes = ablations.differing(list(ablations.VARIANTS), base)
-    assert ablations.VARIANTS.keys() - changes.keys() == same
+    left_out = ablations.VARIANTS.keys() - changes.keys()
+    assert left_out == LEFT_OUT.get(path.stem, left_out)
+    assert ("same-padding" in changes) == (base["model.name"] == "simplenet")
+    assert "half-dropout" in changes and "half-width" in changes and changes["base"] == {}
     for each in changes.values():
-        config = runpy.run_path(path)["get_config"]()
+        config = runpy.run_path(str(path))["get_config"]()
         config.update_from_flattened_dict(each)
         check_config(config)
-        values = dict(flatten(config))
+        make_model(**config.model.to_dict())
+        values = ablations.with_network(dict(flatten(config)))
         assert values not in seen
         seen.append(values)
-    assert changes["base"] == {}
+
+
+def test_ablations_of_nothing_are_refused(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import ablations
+
+    words = ["ablations.py", "--only=sam,mixup", f"--output={tmp_path / 'out'}"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(EmotionError, match="--only: nothing of it changes anything in"):
+        ablations.main()
+    assert not (tmp_path / "out").exists()
 
 
 def test_variants_are_made_of_the_base(monkeypatch):
