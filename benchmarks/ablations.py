@@ -6,8 +6,10 @@
 
 Trains as `launch.py` does, all variants of the first seed, then of the next. When `--seconds` are
 over it saves and prints the table; the same command again goes on, and repeats nothing. Rows lie in
-OUTPUT/results.jsonl, each run's folder beside it. Accuracies are of the checkpoint that was best on
-the validation faces, in percent; "test, mirrored" adds the answer to the mirrored face.
+OUTPUT/results.jsonl, each run's folder beside it; OUTPUT/ablations.json has their scores and the
+machine. All are of the checkpoint that was best on the validation faces, accuracies in percent;
+"test, mirrored" adds the answer to the mirrored face. The last columns are the means and deviations
+of the differences from base's runs, seed by seed.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from running import ROOT, Run, Runner, TimeIsUp, base_config, parse_overrides, table
+from campaign import in_a_line, machines, train_all
+from measuring import save_table
+from running import ROOT, Run, Runner, base_config, parse_overrides
+from tables import table
 
 from emotion_jax.errors import EmotionError, run
 from emotion_jax.models import make_model
@@ -88,6 +93,10 @@ VARIANTS: dict[str, dict[str, Any | Callable[[Any], Any]]] = {
     "no-sam-longer": {"optimizer.sam_rho": 0.0, "num_epochs": twice},
 }
 
+# Of what the faces of each split and of its mirror image were answered, what is kept for others.
+PARTS = ("validation", "validation_mirrored", "test", "test_mirrored")
+KEPT = ("accuracy", "macro_f1", "loss")
+
 
 def main() -> None:
     """Trains what is missing and prints the table."""
@@ -112,27 +121,41 @@ def main() -> None:
     changes = differing(names, base)
     if not changes:
         raise EmotionError(f"--only: nothing of it changes anything in '{flags.config}'")
-    runner, failed = Runner(flags.output, flags.seconds), []
     if same := [name for name in names if name not in changes]:
         print(f"left out, for another one is the same or the network lacks it: {', '.join(same)}")
+    runner = Runner(flags.output, flags.seconds)
     runs = [
         Run(name, flags.config, seed, {**overrides, **changes[name]})
         for seed in map(int, flags.seeds.split(","))
         for name in changes
     ]
-    try:
-        for each in runs:
-            try:
-                runner.train(each)
-            except EmotionError as error:  # the others may do better
-                failed.append(str(error))
-                print(error, file=sys.stderr)
-    except TimeIsUp:
-        print("the time is up: the same command goes on")
-    about = {name: ", ".join(f"{key}={x}" for key, x in changes[name].items()) for name in changes}
-    print(table(runner.finished(runs), about))
+    failed = train_all(runner, runs)
+    if rows := runner.finished(runs):
+        about = {"config": runs[0].config, "overrides": overrides, "variants": changes}
+        show(runner, rows, about)
     if failed:
-        raise EmotionError(f"{len(failed)} runs failed, as said above")
+        raise EmotionError(f"{failed} runs failed, as said above")
+
+
+def show(runner: Runner, rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> None:
+    """Prints the table of the finished runs; writes their scores."""
+    trained_on = machines(runner)
+    kept = {**about, "machines": trained_on, "rows": [scores(row) for row in rows]}
+    save_table(kept, runner.folder / "ablations.json")
+    for machine in trained_on:
+        print(in_a_line(machine))
+    words = {
+        name: ", ".join(f"`{key}={x}`" for key, x in changes.items())
+        for name, changes in about["variants"].items()
+    }
+    print(table(rows, words, base="base"))
+
+
+def scores(row: dict[str, Any]) -> dict[str, Any]:
+    """Of a finished run what others would compare; the rest stands in its own `scores.json`."""
+    parts = {name: row[name] for name in PARTS if name in row}
+    found = {key: row[key] for key in ("name", "seed", "epochs", "images_per_s")}
+    return found | {name: {key: part[key] for key in KEPT} for name, part in parts.items()}
 
 
 def resolve(changes: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:

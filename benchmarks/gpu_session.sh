@@ -49,7 +49,7 @@ keep() {
         ;;
     esac
     find "runs/$1" -name '*.log' -o -name '*.jsonl' -o -name scores.json -o -name config.json \
-        -o -name precision.json -o -name precision.png | tar -czf "$OUT/$1.tar.gz" -T -
+        -o -name precision.json -o -name precision.png -o -name ablations.json | tar -czf "$OUT/$1.tar.gz" -T -
 }
 trap 'keep "${1:-}"' EXIT
 

@@ -22,13 +22,14 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import commit, save_table
-from running import ROOT, Run, Runner, TimeIsUp, parse_overrides, table
+from campaign import in_a_line, machines, train_all
+from measuring import save_table
+from running import ROOT, Run, Runner, parse_overrides
+from tables import table
 
 from emotion_jax.errors import EmotionError, run
 from emotion_jax.figures import INK, MUTED, VAL, make_figure, save_figure, style
@@ -36,14 +37,6 @@ from emotion_jax.figures import INK, MUTED, VAL, make_figure, save_figure, style
 COLORS = {"float32": VAL, "bfloat16": "#d08a2e"}
 SHOWN = {"val/accuracy": "validation accuracy, %", "val/loss": "validation loss"}
 KEPT = ("epoch", *SHOWN, "train/accuracy", "train/loss")
-# In a process of its own: it would hold the device's memory.
-DEVICE = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from measuring import device_name
-print("\\n" + device_name())
-"""
-
 # By precision, by seed, by key: a value an epoch, None where it was not finite.
 Curves = dict[str, dict[str, dict[str, list[Any]]]]
 
@@ -81,35 +74,6 @@ def main() -> None:
         raise EmotionError(f"{failed} runs failed, as said above")
 
 
-def train_all(runner: Runner, runs: Sequence[Run]) -> int:
-    """Trains all runs that time is left for; returns how many failed."""
-    failed = 0
-    try:
-        if not all(runner.find(each.label) for each in runs):
-            note_machine(runner)
-        for each in runs:
-            try:
-                runner.train(each)
-            except EmotionError as error:  # the others may do better
-                failed += 1
-                print(error, file=sys.stderr)
-    except TimeIsUp:
-        print("the time is up: the same command goes on")
-    return failed
-
-
-def note_machine(runner: Runner) -> None:
-    """Keeps what trains: a row for each device, code and set of versions that takes part."""
-    machine = {
-        "device": runner.call("device", ["-c", DEVICE]).splitlines()[-1],
-        "commit": commit(),
-        "versions": {name: version(name) for name in ("jax", "flax", "optax")},
-    }
-    label = f"on {json.dumps(machine)}"
-    if not runner.find(label):
-        runner.keep({"label": label, "name": "machine", **machine})
-
-
 def read_curves(runner: Runner, runs: Sequence[Run]) -> Curves:
     """The metrics of those runs that are finished, with these settings."""
     curves: Curves = {}
@@ -128,22 +92,17 @@ def read_curves(runner: Runner, runs: Sequence[Run]) -> Curves:
 
 def show(runner: Runner, runs: Sequence[Run], curves: Curves, every: int) -> None:
     """Prints the tables; writes the curves and their picture."""
-    machines = [row for row in runner.rows() if row["name"] == "machine"]
+    trained_on = machines(runner)
     scores = runner.finished(runs)
     compared = compare(curves)
-    about = {"settings": runs[0].settings(), "machines": [without_label(row) for row in machines]}
+    about = {"settings": runs[0].settings(), "machines": trained_on}
     save_table({**about, "curves": curves, "compared": compared}, runner.folder / "precision.json")
     draw(curves, runner.folder / "precision.png")
-    for machine in machines:
-        versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
-        print(f"{machine['device']}; {versions}; commit {machine['commit'] or 'unknown'}")
+    for machine in trained_on:
+        print(in_a_line(machine))
     if compared:
         print("\n".join(lines(compared, curves, every)), end="\n\n")
     print(table(scores, {name: f"model.dtype={name}" for name in COLORS}))
-
-
-def without_label(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in ("label", "name")}
 
 
 def compare(curves: Curves) -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from running import ROOT, Run, Runner, TimeIsUp, parse_overrides, table
+from running import ROOT, Run, Runner, TimeIsUp, parse_overrides
+from tables import table
 
 from emotion_jax.errors import EmotionError, run
 

@@ -34,8 +34,6 @@ RESULTS = "results.jsonl"
 GRACE = 60.0
 # With less than this left nothing is started: it would only load JAX.
 LEAST = 5.0
-# Of a run's scores, those that the tables show.
-SHOWN = ("validation", "test", "test_mirrored")
 
 
 class TimeIsUp(Exception):
@@ -266,27 +264,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def table(rows: Sequence[dict[str, Any]], about: dict[str, str]) -> str:
-    """The finished runs as Markdown: a line a variant, accuracies as mean, deviation and number.
-
-    Args:
-      rows: as `Runner.rows` gives them.
-      about: what each variant changes, by its name.
-    """
-    lines = ["| variant | what differs | n | " + " | ".join(SHOWN).replace("_", ", ") + " |"]
-    lines.append("| --- | --- | ---: | " + " | ".join("---:" for _ in SHOWN) + " |")
-    for name in dict.fromkeys(row["name"] for row in rows):
-        mine = [row for row in rows if row["name"] == name]
-        cells = [_spread([row[key]["accuracy"] for row in mine if key in row]) for key in SHOWN]
-        lines.append(f"| {name} | {about.get(name, '')} | {len(mine)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _spread(shares: Sequence[float]) -> str:
-    """Mean and sample deviation in percent; a dash where there is nothing."""
-    if not shares:
-        return "-"
-    mean = f"{100 * statistics.mean(shares):.2f}"
-    return f"{mean} ± {100 * statistics.stdev(shares):.2f}" if len(shares) > 1 else mean

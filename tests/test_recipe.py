@@ -31,12 +31,15 @@ with (workdir / "calls").open("a") as file:
     file.write(f"{os.getpid()}\\n")
 if pathlib.Path(__file__).with_name("wait").exists():
     time.sleep(600)
-if words["config.loss.label_smoothing"] == "0.7":
+if words.get("config.loss.label_smoothing") == "0.7":
     sys.exit("error: smoothing is too much")
 seed = int(words["config.seed"])
 row = {"epoch": 1, "images_per_s": 10.0}
 (workdir / "metrics.jsonl").write_text(json.dumps(row) + "\\n")
-scores = {"step": 5, "validation": {"accuracy": 0.5}, "test": {"accuracy": 0.6 + seed / 10}}
+test = {"accuracy": 0.6 + seed / 10, "macro_f1": 0.5, "loss": 0.8 - seed / 10}
+if words.get("config.augment.erase") == "0.0":
+    test["loss"] += 0.01 * (1 + seed)
+scores = {"step": 5, "validation": {"accuracy": 0.5, "macro_f1": 0.4, "loss": 0.9}, "test": test}
 (workdir / "scores.json").write_text(json.dumps(scores))
 """
 
@@ -45,6 +48,7 @@ scores = {"step": 5, "validation": {"accuracy": 0.5}, "test": {"accuracy": 0.6 +
 def running(monkeypatch, tmp_path):
     """The module, with a program that takes no time."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import ablations  # noqa: F401 - keeps the ROOT that it finds first
     import running
 
     (tmp_path / "launch.py").write_text(PROGRAM)
@@ -170,14 +174,51 @@ def test_a_failed_run_leaves_no_row_and_its_last_word(running, tmp_path):
 
 
 def test_the_table_has_means_deviations_and_numbers(running, tmp_path):
+    from tables import table
+
     runner = running.Runner(tmp_path / "out", float("inf"))
     for seed in (0, 2):
         runner.train(make_run(running, seed))
-    lines = running.table(runner.rows(), {"some": "it"}).splitlines()
+    lines = table(runner.rows(), {"some": "it"}).splitlines()
+    assert lines[0].endswith("| test | test, mirrored | test loss |")
     # 60 and 80: a sample deviation of 20 / sqrt(2).
-    assert lines[2] == "| some | it | 2 | 50.00 ± 0.00 | 70.00 ± 14.14 | - |"
-    one = running.table(runner.rows()[:1], {})
-    assert one.splitlines()[-1] == "| some |  | 1 | 50.00 | 60.00 | - |"
+    assert lines[2] == "| some | it | 2 | 50.00 ± 0.00 | 70.00 ± 14.14 | - | 0.700 ± 0.141 |"
+    one = table(runner.rows()[:1], {})
+    assert one.splitlines()[-1] == "| some |  | 1 | 50.00 | 60.00 | - | 0.800 |"
+    # Neither a run without seed nor one whose loss was not finite stops the table.
+    odd = [*runner.rows(), {"name": "ensemble", "test": {"accuracy": 0.5, "loss": None}}]
+    assert table(odd, {}).splitlines()[-1] == "| ensemble |  | 1 | - | 50.00 | - | - |"
+
+
+def test_ablations_show_gains_seed_by_seed(running, tmp_path, monkeypatch, capsys):
+    import ablations
+    import campaign
+
+    monkeypatch.setattr(campaign, "DEVICE", "print('some chip')")
+    out, config = tmp_path / "out", str(ROOT / "configs/ferplus.py")
+    words = ["--only=base,no-erasing", "--seeds=0,1,2", f"--output={out}", "--overrides"]
+    monkeypatch.setattr(sys, "argv", ["ablations.py", f"--config={config}", *words, "num_epochs=2"])
+    # One run more than the base has is counted, but in no gain.
+    runner = running.Runner(out, float("inf"))
+    runner.train(running.Run("no-erasing", config, 3, {"num_epochs": 2, "augment.erase": 0.0}))
+    ablations.main()
+    said = capsys.readouterr().out.splitlines()
+    head = said.index(next(line for line in said if line.startswith("| variant")))
+    assert said[head - 1].startswith("some chip; jax ")
+    assert said[head].endswith("| test loss | test - base's | test loss - base's |")
+    assert said[head + 2].endswith("| 70.00 ± 10.00 | - | 0.700 ± 0.100 | - | - |")
+    # 0.01, 0.02 and 0.03 more than the base, though seeds spread the losses far wider.
+    assert said[head + 3].startswith("| no-erasing | `augment.erase=0.0` | 3 |")
+    assert said[head + 3].endswith("| 0.720 ± 0.090 | +0.00 ± 0.00 | +0.020 ± 0.010 |")
+    kept = json.loads((out / "ablations.json").read_text())
+    assert (kept["config"], kept["overrides"]) == (config, {"num_epochs": 2})
+    assert kept["variants"] == {"base": {}, "no-erasing": {"augment.erase": 0.0}}
+    assert kept["machines"][0]["device"] == "some chip"
+    assert [row["name"] for row in kept["rows"]] == ["base", "no-erasing"] * 3
+    assert kept["rows"][1]["test"] == {"accuracy": 0.6, "macro_f1": 0.5, "loss": 0.81}
+    # The same command again trains nothing, and says the same of what is there.
+    ablations.main()
+    assert capsys.readouterr().out.splitlines() == said[head - 1 :]
 
 
 def test_overrides_are_values_of_known_keys(running):
