@@ -34,8 +34,8 @@ def main() -> None:
         from emotion_jax.sharding import join_processes
 
         join_processes()
-    from emotion_jax.conclude import evaluate_workdir
     from emotion_jax.train import train_and_evaluate
+    from emotion_jax.training.conclude import evaluate_workdir
 
     act = train_and_evaluate if MODE.value == "train" else evaluate_workdir
     act(CONFIG.value, WORKDIR.value or f"runs/{config_name()}")

@@ -17,8 +17,8 @@ if LOADING:
 
 from absl import flags  # noqa: E402
 
-from emotion_jax.compilation_cache import enable_compilation_cache  # noqa: E402
 from emotion_jax.errors import EmotionError, run  # noqa: E402
+from emotion_jax.host.compilation_cache import enable_compilation_cache  # noqa: E402
 
 if TYPE_CHECKING:
     from emotion_jax.analysis import Predictor
@@ -179,17 +179,17 @@ def main() -> None:
 
 def read_pictures(pictures: list[str]) -> None:
     """Do what `--image` says."""
-    from emotion_jax.paths import check_sources
+    from emotion_jax.prediction.paths import check_sources
 
     check_sources(pictures)  # a wrong name is told at once: JAX can take seconds to load
     predictor = load()
     end_loading()
     if FLAGS.cropped:
-        from emotion_jax.crops import analyze_crops
+        from emotion_jax.prediction.crops import analyze_crops
 
         analyze_crops(pictures, predictor, output=FLAGS.output, format=FLAGS.format)
     else:
-        from emotion_jax.pictures import analyze_pictures
+        from emotion_jax.prediction.pictures import analyze_pictures
 
         analyze_pictures(
             pictures,
@@ -205,7 +205,7 @@ def read_pictures(pictures: list[str]) -> None:
 def load(default: str | None = None) -> Predictor:
     """Load the network, as fast as can be; without `--model` the one of this name."""
     folder = enable_compilation_cache()
-    from emotion_jax.instant import load_instantly
+    from emotion_jax.prediction.instant import load_instantly
 
     return load_instantly(default if FLAGS.model is None else FLAGS.model, folder)
 
@@ -241,7 +241,7 @@ def read_film() -> None:
     from emotion_jax.video import FilmReader
 
     FilmReader(FLAGS.video)  # a wrong name is told at once, likewise
-    from emotion_jax.film import analyze_film
+    from emotion_jax.prediction.film import analyze_film
     from emotion_jax.tracking import SMOOTHING
 
     predictor = load_fast()
@@ -264,7 +264,7 @@ def read_film() -> None:
 
 def watch_camera() -> None:
     """Do what `--camera` says."""
-    from emotion_jax.live import watch
+    from emotion_jax.prediction.live import watch
     from emotion_jax.tracking import SMOOTHING
 
     end_loading()

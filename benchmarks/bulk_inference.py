@@ -35,10 +35,10 @@ import numpy as np
 from measuring import commit, device_name, save_table
 
 import emotion_jax as ej
-from emotion_jax.crops import WORKERS, analyze_crops
 from emotion_jax.errors import run
 from emotion_jax.images import read_image, write_image
 from emotion_jax.inference import Predictor, make_meta
+from emotion_jax.prediction.crops import WORKERS, analyze_crops
 
 # Decoding one a thousand times would find it in the processor's cache; more take long to write.
 DISTINCT = 1000

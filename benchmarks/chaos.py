@@ -41,7 +41,7 @@ from emotion_jax import errors, train
 from emotion_jax.checkpoint import Checkpoints
 from emotion_jax.config import default_config
 from emotion_jax.data.arrays import Arrays, save_arrays
-from emotion_jax.experiment import Experiment, make_experiment
+from emotion_jax.training.experiment import Experiment, make_experiment
 
 PHASES = ("start", "build", "step", "checkpoint", "evaluation", "end")
 # Seconds that a phase lasts, about.

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from emotion_jax.atomic import replace_text
+from emotion_jax.host.atomic import replace_text
 
 # Windows of steps whose median counts: fewer where a single step takes long.
 FEWEST, MOST = 3, 9

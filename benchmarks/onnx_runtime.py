@@ -33,7 +33,7 @@ from onnx import helper, numpy_helper
 import emotion_jax as ej
 from emotion_jax.errors import EmotionError, run
 from emotion_jax.models.simplenet import BLOCKS
-from emotion_jax.winograd import transform_kernels, use_kernels
+from emotion_jax.models.winograd import transform_kernels, use_kernels
 
 
 def main() -> None:

@@ -129,8 +129,8 @@ def time_stages(film: Path, model: str | None) -> Iterable[str]:
     """The milliseconds a frame of reading, detecting, classifying, drawing and writing."""
     import emotion_jax as ej
     from emotion_jax import draw
-    from emotion_jax.film import choose_min_face
-    from emotion_jax.timeline import Timeline, plot_timeline
+    from emotion_jax.prediction.film import choose_min_face
+    from emotion_jax.prediction.timeline import Timeline, plot_timeline
     from emotion_jax.video import FilmReader, FilmWriter
     from emotion_jax.weights import FAST
 

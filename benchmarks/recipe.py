@@ -93,9 +93,9 @@ def score_together(workdir: str, weights: list[str]) -> dict[str, Any]:
 
     from emotion_jax import metrics
     from emotion_jax.data.pipeline import evaluation_order
-    from emotion_jax.experiment import make_experiment
-    from emotion_jax.teachers import answers, load_teachers
-    from emotion_jax.workdir import read_config
+    from emotion_jax.training.experiment import make_experiment
+    from emotion_jax.training.teachers import answers, load_teachers
+    from emotion_jax.training.workdir import read_config
 
     config = read_config(Path(workdir))
     config.num_devices = 1

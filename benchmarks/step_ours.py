@@ -19,8 +19,8 @@ from measuring import device_name, peak_resident, serve, time_steps
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.losses import cross_entropy
 from emotion_jax.models import make_model
+from emotion_jax.models.winograd import accelerate
 from emotion_jax.steps import init_state, train_step
-from emotion_jax.winograd import accelerate
 
 
 def work(task: str, **words: Any) -> dict[str, Any]:

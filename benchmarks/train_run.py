@@ -117,7 +117,7 @@ def work(
 ) -> dict[str, Any]:
     """One feed, in a process of its own."""
     from emotion_jax import train
-    from emotion_jax.experiment import make_experiment
+    from emotion_jax.training.experiment import make_experiment
 
     settings = runpy.run_path(config)["get_config"]()
     settings.update({"num_epochs": epochs, "data": {"feed": feed}})

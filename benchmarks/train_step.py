@@ -38,7 +38,7 @@ from flops import SIZES, training_flops
 from levers import complaint
 from measuring import Failed, Late, ask, commit, processor, results_path, save_table
 
-from emotion_jax.atomic import replace_text
+from emotion_jax.host.atomic import replace_text
 
 HERE = Path(__file__).parent
 # What tells a row from another, and what rows have that do not say it.

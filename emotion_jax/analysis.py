@@ -13,9 +13,9 @@ import numpy as np
 
 from emotion_jax import faces, images
 from emotion_jax.errors import EmotionError
+from emotion_jax.host.threads import map_ahead
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.rows import Row, Rows, make_rows
-from emotion_jax.threads import map_ahead
 
 if TYPE_CHECKING:
     from emotion_jax.image_spec import ImageSpec

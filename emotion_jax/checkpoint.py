@@ -24,10 +24,10 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from emotion_jax import sharding
-from emotion_jax.atomic import require_room
 from emotion_jax.errors import EmotionError
-from emotion_jax.manifest import MANIFEST, find_damage, write_manifest
-from emotion_jax.memory import give_back
+from emotion_jax.host.atomic import require_room
+from emotion_jax.host.manifest import MANIFEST, find_damage, write_manifest
+from emotion_jax.host.memory import give_back
 from emotion_jax.steps import TrainState, eval_variables
 
 ITEMS = ("model", "optimizer", "meta")

@@ -31,13 +31,13 @@ from emotion_jax import metrics
 from emotion_jax.calibration import fit_temperature
 from emotion_jax.data.pipeline import evaluation_order
 from emotion_jax.errors import EmotionError, run
-from emotion_jax.experiment import make_experiment
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import Predictor, load_predictor
-from emotion_jax.keras_files import PREPROCESSING, convert, is_keras_file, read_keras
+from emotion_jax.keras.files import PREPROCESSING, convert, is_keras_file, read_keras
 from emotion_jax.preprocess import normalize
+from emotion_jax.training.experiment import make_experiment
+from emotion_jax.training.workdir import read_config
 from emotion_jax.weights import save_weights
-from emotion_jax.workdir import read_config
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emotion_jax.atomic import replace_bytes
+from emotion_jax.host.atomic import replace_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

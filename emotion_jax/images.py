@@ -20,7 +20,7 @@ import numpy as np  # noqa: E402
 from PIL import Image, UnidentifiedImageError  # noqa: E402
 
 from emotion_jax.errors import EmotionError  # noqa: E402
-from emotion_jax.threads import Shared  # noqa: E402
+from emotion_jax.host.threads import Shared  # noqa: E402
 
 MAX_BYTES = 1 << 30  # the largest picture allowed, uncompressed at 8 bytes a pixel
 # Photographs have 1 to 20 pixels a byte, blank pages a few hundred: a larger picture of which a

@@ -18,10 +18,11 @@ import numpy as np
 
 from emotion_jax.classifying import classify
 from emotion_jax.errors import EmotionError
+from emotion_jax.host.json_files import parse_json
 from emotion_jax.image_spec import ImageSpec, spec_from_meta
-from emotion_jax.json_files import parse_json
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.models import make_model
+from emotion_jax.models.winograd import Kernels, transform_kernels, use_kernels
 from emotion_jax.steps import predict_probs
 from emotion_jax.weights import (
     WEIGHTS,
@@ -32,7 +33,6 @@ from emotion_jax.weights import (
     read_meta,
     shipped_names,
 )
-from emotion_jax.winograd import Kernels, transform_kernels, use_kernels
 
 # Faces in one call of the network; more are taken in turns, so that memory stays bounded.
 MAX_BATCH = 256

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from emotion_jax.atomic import replace_text
 from emotion_jax.errors import EmotionError
-from emotion_jax.json_files import parse_json
+from emotion_jax.host.atomic import replace_text
+from emotion_jax.host.json_files import parse_json
 
 Row = dict[str, Any]
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotion_jax.atomic import replace_text
 from emotion_jax.figures import (
     BAD,
     DPI,
@@ -26,6 +25,7 @@ from emotion_jax.figures import (
     save_figure,
     style,
 )
+from emotion_jax.host.atomic import replace_text
 from emotion_jax.logs import Row, best_row
 
 if TYPE_CHECKING:

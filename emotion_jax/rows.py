@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import numpy as np
 
-from emotion_jax.closing import Closing
 from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face
+from emotion_jax.host.closing import Closing
 from emotion_jax.labels import EMOTIONS
 
 if TYPE_CHECKING:  # an option: whoever has it gets it

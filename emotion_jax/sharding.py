@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from emotion_jax.errors import EmotionError
-from emotion_jax.memory import host_limit
+from emotion_jax.host.memory import host_limit
 
 DATA = "data"
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")

@@ -12,19 +12,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from emotion_jax import conclude, metrics, report, sharding
+from emotion_jax import metrics, report, sharding
 from emotion_jax.checkpoint import Checkpoints
 from emotion_jax.config import MONITORED
 from emotion_jax.config_check import check_config
 from emotion_jax.data.pipeline import make_feed
 from emotion_jax.errors import EmotionError
-from emotion_jax.experiment import Experiment, make_experiment
-from emotion_jax.initial import begin_from
+from emotion_jax.host.stopping import Stop, say
 from emotion_jax.logs import MetricsLog, Row
-from emotion_jax.nonfinite import Watch
-from emotion_jax.progress import TrainProgress
 from emotion_jax.steps import TrainState, eval_variables
-from emotion_jax.workdir import Stop, compare_config, locked, say, write_config
+from emotion_jax.training import conclude
+from emotion_jax.training.experiment import Experiment, make_experiment
+from emotion_jax.training.initial import begin_from
+from emotion_jax.training.nonfinite import Watch
+from emotion_jax.training.progress import TrainProgress
+from emotion_jax.training.workdir import compare_config, locked, write_config
 
 
 def train_and_evaluate(config: Any, workdir: str | Path) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from emotion_jax.atomic import replace_bytes, replace_text
 from emotion_jax.errors import EmotionError
-from emotion_jax.json_files import parse_json
+from emotion_jax.host.atomic import replace_bytes, replace_text
+from emotion_jax.host.json_files import parse_json
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # The weights that come with the package, each a folder of that name: one for pictures, and one that

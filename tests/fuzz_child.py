@@ -61,7 +61,7 @@ def read_arrays(path):
 
 
 def read_manifest(path):
-    from emotion_jax.manifest import find_damage
+    from emotion_jax.host.manifest import find_damage
 
     assert find_damage(path) != ""
 
@@ -124,7 +124,7 @@ def read_teachers(path):
     import numpy as np
 
     from emotion_jax.labels import EMOTIONS
-    from emotion_jax.teachers import answers, load_teachers
+    from emotion_jax.training.teachers import answers, load_teachers
 
     teachers = load_teachers([str(path)], EMOTIONS)
     faces = np.zeros((1, 24, 24, 3), np.uint8)
@@ -158,7 +158,7 @@ def read_variables(path):
 
 def read_config(path):
     from emotion_jax.config_check import check_config
-    from emotion_jax.workdir import read_config
+    from emotion_jax.training.workdir import read_config
 
     check_config(read_config(path))
 
@@ -180,7 +180,7 @@ def read_flags(path):
 def read_keras(path):
     import numpy as np
 
-    from emotion_jax.keras_files import read_keras
+    from emotion_jax.keras.files import read_keras
 
     network = read_keras(path)
     head = network.variables["params"]["head"]["kernel"]

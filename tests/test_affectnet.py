@@ -21,8 +21,8 @@ from emotion_jax.data.builds import build
 from emotion_jax.data.drawing.faces import draw_face
 from emotion_jax.data.tally import DroppedError, summary
 from emotion_jax.errors import EmotionError
-from emotion_jax.experiment import make_experiment
 from emotion_jax.train import train_and_evaluate
+from emotion_jax.training.experiment import make_experiment
 
 
 def source_of(root, **options):

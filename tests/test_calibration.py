@@ -6,7 +6,7 @@ from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss
 
 from emotion_jax.calibration import fit_temperature
-from emotion_jax.reliability import plot_reliability
+from emotion_jax.training.reliability import plot_reliability
 
 
 def softmax(x):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from false_films import shade_numbers, shades, write_film
 
-from emotion_jax.camera import Camera
 from emotion_jax.errors import EmotionError
+from emotion_jax.prediction.camera import Camera
 
 
 class FalseCapture:

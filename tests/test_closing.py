@@ -2,8 +2,8 @@
 
 import pytest
 
-from emotion_jax.closing import Closing
 from emotion_jax.errors import EmotionError
+from emotion_jax.host.closing import Closing
 
 
 class Thing(Closing):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from emotion_jax.compilation_cache import enable_compilation_cache
+from emotion_jax.host.compilation_cache import enable_compilation_cache
 
 VARIABLES = (
     "JAX_COMPILATION_CACHE_DIR",
@@ -18,7 +18,7 @@ VARIABLES = (
 
 PREDICTS = """
 import json, os
-from emotion_jax.compilation_cache import enable_compilation_cache
+from emotion_jax.host.compilation_cache import enable_compilation_cache
 enable_compilation_cache()
 import jax, numpy as np
 events = []

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emotion_jax import conditions
-from emotion_jax.augmentation import Augmentation, augment
+from emotion_jax.augmentation import Augmentation, augment, conditions
 
 GREY = jnp.full((48, 48, 1), 120.0)
 EYES = 48 * jnp.array(conditions.EYES)

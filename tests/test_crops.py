@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from false_network import FalsePredictor
 
-from emotion_jax import crops, images
+from emotion_jax import images
 from emotion_jax.errors import EmotionError
 from emotion_jax.image_spec import ImageSpec
+from emotion_jax.prediction import crops
 from emotion_jax.rows import COLUMNS
 
 

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from false_films import draw_people, shades, sound_packets, write_film
 
-from emotion_jax import faces, film, images
+from emotion_jax import faces, images
 from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face
-from emotion_jax.film import analyze_film, choose_min_face
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.labels import EMOTIONS
+from emotion_jax.prediction import film
+from emotion_jax.prediction.film import analyze_film, choose_min_face
 from emotion_jax.rows import COLUMNS
 from emotion_jax.video import FilmReader
 

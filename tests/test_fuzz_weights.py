@@ -15,9 +15,9 @@ from fuzzing import Tripwire, damaged
 from hypothesis import given
 
 from emotion_jax.config import default_config, flatten
+from emotion_jax.host.manifest import MANIFEST, write_manifest
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import make_meta, model_from_meta
-from emotion_jax.manifest import MANIFEST, write_manifest
 from emotion_jax.weights import read_meta, save_weights
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
@@ -117,7 +117,7 @@ def run(tmp_path_factory):
 
     from emotion_jax.checkpoint import Checkpoints
     from emotion_jax.steps import init_state
-    from emotion_jax.workdir import write_config
+    from emotion_jax.training.workdir import write_config
 
     place = tmp_path_factory.mktemp("runs") / "whole"
     model, spec, _ = model_from_meta(META)

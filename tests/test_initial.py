@@ -7,13 +7,13 @@ import numpy as np
 import optax
 import pytest
 
-from emotion_jax import initial
 from emotion_jax.errors import EmotionError
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import make_meta, model_from_meta
-from emotion_jax.initial import begin_from
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.steps import TrainState, init_state
+from emotion_jax.training import initial
+from emotion_jax.training.initial import begin_from
 from emotion_jax.weights import save_weights
 
 SPEC = ImageSpec(size=32, mean=(0.4, 0.3, 0.2), std=(0.1,))

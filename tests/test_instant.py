@@ -12,19 +12,21 @@ import pytest
 from tiny_runs import Tiny
 
 import emotion_jax as ej
-from emotion_jax import executables, instant, models
+from emotion_jax import models
+from emotion_jax.host import executables
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import make_meta, model_from_meta
-from emotion_jax.instant import InstantPredictor, load_instantly
+from emotion_jax.prediction import instant
+from emotion_jax.prediction.instant import InstantPredictor, load_instantly
 from emotion_jax.weights import save_weights
 
 # A start of a program, and what it loaded to answer.
 STARTS = """
 import json, sys
 import numpy as np
-from emotion_jax.compilation_cache import enable_compilation_cache
+from emotion_jax.host.compilation_cache import enable_compilation_cache
 folder = enable_compilation_cache()
-from emotion_jax.instant import load_instantly
+from emotion_jax.prediction.instant import load_instantly
 faces = np.random.default_rng(0).integers(0, 256, (3, 50, 60, 3), np.uint8)
 answers = load_instantly(None, folder)(faces)
 heavy = [name for name in ("jax", "flax", "tensorflow") if name in sys.modules]

@@ -11,8 +11,8 @@ from keras_networks import SIMPLENET, assert_same, keras_simplenet, keras_vgg16,
 from emotion_jax.errors import EmotionError
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import Predictor
-from emotion_jax.keras_config import Architecture, check_architecture
-from emotion_jax.keras_files import convert, read_keras
+from emotion_jax.keras.config import Architecture, check_architecture
+from emotion_jax.keras.files import convert, read_keras
 from emotion_jax.models import make_model
 from emotion_jax.models.layers import scale_features
 

@@ -26,7 +26,7 @@ from keras_networks import (
 from emotion_jax.errors import EmotionError
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import Predictor, load_predictor
-from emotion_jax.keras_files import convert, read_keras
+from emotion_jax.keras.files import convert, read_keras
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.models import make_model
 from emotion_jax.models.layers import scale_features
@@ -166,7 +166,7 @@ def faces(size, count=3):
 def test_preprocessing_is_that_of_keras_applications(mode, networks, tmp_path):
     from keras.src.applications.imagenet_utils import preprocess_input
 
-    from emotion_jax.keras_files import PREPROCESSING
+    from emotion_jax.keras.files import PREPROCESSING
 
     model = networks["vgg16 in another model"]
     network = read_keras(write(model, tmp_path / "x.h5"))
@@ -375,7 +375,7 @@ def test_nothing_is_run_and_no_other_file_opened(networks, hostile, tmp_path):
     pipe.unlink()
     os.mkfifo(pipe)
     code = (
-        "import sys; from emotion_jax.keras_files import read_keras\n"
+        "import sys; from emotion_jax.keras.files import read_keras\n"
         f"read_keras({str(path)!r}); assert not {{'keras', 'tensorflow'}} & set(sys.modules)\n"
         f"read_keras({str(hostile[0])!r})"
     )

@@ -6,10 +6,11 @@ import os
 import numpy as np
 import pytest
 
-from emotion_jax import dlib_models, faces, images
+from emotion_jax import faces, images
 from emotion_jax.errors import EmotionError
+from emotion_jax.faces import dlib_models
+from emotion_jax.faces.landmarks import Square, cut_square, fit_square
 from emotion_jax.image_spec import ImageSpec
-from emotion_jax.landmarks import Square, cut_square, fit_square
 
 
 @pytest.fixture(scope="module")

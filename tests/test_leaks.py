@@ -16,8 +16,8 @@ from false_network import FalsePredictor
 from tiny_runs import Tiny, make_config, write_faces
 
 from emotion_jax import load_predictor, models, train
-from emotion_jax.film import analyze_film
-from emotion_jax.live import watch
+from emotion_jax.prediction.film import analyze_film
+from emotion_jax.prediction.live import watch
 
 PROCESS = Path("/proc/self")
 # Of a pool that is shut down the last thread may be on its way out still.

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from false_films import draw_people, write_film
 
-from emotion_jax import live
-from emotion_jax.camera import Camera
 from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face, Finder
-from emotion_jax.recorder import free_path
+from emotion_jax.prediction import live
+from emotion_jax.prediction.camera import Camera
+from emotion_jax.prediction.recorder import free_path
 from emotion_jax.rows import COLUMNS
 
 ROOT = Path(__file__).parent.parent

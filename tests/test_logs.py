@@ -13,7 +13,7 @@ from rich.console import Console
 
 from emotion_jax.errors import EmotionError
 from emotion_jax.logs import MetricsLog, best_row
-from emotion_jax.progress import TrainProgress
+from emotion_jax.training.progress import TrainProgress
 
 
 def refuse(constant: str) -> float:

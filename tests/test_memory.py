@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emotion_jax.memory import give_back, host_limit
+from emotion_jax.host.memory import give_back, host_limit
 
 STATUS = Path("/proc/self/status")
 

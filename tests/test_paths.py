@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from emotion_jax import paths
 from emotion_jax.errors import EmotionError
+from emotion_jax.prediction import paths
 
 
 def test_find_images(tmp_path):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from false_network import FalsePredictor, write_picture
 
-from emotion_jax import images, pictures, window
+from emotion_jax import images
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS
+from emotion_jax.prediction import pictures, window
 
 
 def read_table(path):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from emotion_jax.errors import EmotionError
-from emotion_jax.paths import find_images
+from emotion_jax.prediction.paths import find_images
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (0, 3)
@@ -210,7 +210,7 @@ def test_all_faces_train_whatever_the_config_holds_out(benchmarks, tmp_path):
     """Else the speed would be counted for faces that were never seen."""
     import train_run
 
-    from emotion_jax.experiment import make_experiment
+    from emotion_jax.training.experiment import make_experiment
 
     config = runpy.run_path(str(ROOT / "configs/ferplus_narrow_distilled.py"))["get_config"]()
     config.update({"image_size": 32, "batch_size": 32, "channels": 3, "model": {"width": 1 / 8}})

@@ -157,13 +157,13 @@ def test_a_real_photo_to_a_folder(scenes, tmp_path):
 def test_films_and_cameras_get_the_fast_network(tmp_path, what, model):
     source = "docs/faces.png" if what == "image" else write_film(tmp_path / "a.mp4", shades(30))
     code = """
-import runpy, emotion_jax.instant
+import runpy, emotion_jax.prediction.instant
 from emotion_jax.errors import EmotionError
 
 def load(path, folder):
     raise EmotionError(f"asked for {path}.")
 
-emotion_jax.instant.load_instantly = load
+emotion_jax.prediction.instant.load_instantly = load
 runpy.run_path("predict.py", run_name="__main__")
 """
     flags = [f"--{what}={source}", *(["--camera", "--noshow"] if what == "device" else [])]

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emotion_jax import augmentation, geometry, preprocess
-from emotion_jax.augmentation import Augmentation
+from emotion_jax import augmentation, preprocess
+from emotion_jax.augmentation import Augmentation, geometry
 from emotion_jax.image_spec import ImageSpec
 
 SIZES = [(9, 14), (13, 8)]  # height, width

@@ -230,7 +230,7 @@ def test_summary_table_shows_each_class_and_dashes():
 
 def test_importing_loads_no_matplotlib():
     run_python("""
-        import sys, emotion_jax.report, emotion_jax.logs, emotion_jax.progress
+        import sys, emotion_jax.report, emotion_jax.logs, emotion_jax.training.progress
         assert not {"matplotlib", "tensorboardX", "jax"} & set(sys.modules)
     """)
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from emotion_jax import faces, searching
+from emotion_jax import faces
 from emotion_jax.faces import Face, Finder
-from emotion_jax.searching import search
+from emotion_jax.prediction import searching
+from emotion_jax.prediction.searching import search
 from emotion_jax.video import Frame
 
 

@@ -17,10 +17,10 @@ from emotion_jax.data.arrays import Arrays, save_arrays
 from emotion_jax.data.pipeline import ArrayPixels, Split, choose_feed
 from emotion_jax.data.selection import epoch_counts, sample
 from emotion_jax.errors import EmotionError
-from emotion_jax.experiment import make_experiment
 from emotion_jax.inference import load_predictor
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.train import train_and_evaluate
+from emotion_jax.training.experiment import make_experiment
 
 COUNTS = st.lists(st.integers(0, 300), min_size=1, max_size=8).filter(any).map(np.array)
 POWERS = st.floats(0, 1)

@@ -18,10 +18,10 @@ from tiny_runs import SIDE, Tiny, finish_run, last_state, lasting, make_config, 
 from emotion_jax import losses, models, steps, train
 from emotion_jax.checkpoint import Checkpoints
 from emotion_jax.errors import EmotionError
-from emotion_jax.experiment import make_experiment
+from emotion_jax.host.manifest import MANIFEST, find_damage, write_manifest
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import load_predictor
-from emotion_jax.manifest import MANIFEST, find_damage, write_manifest
+from emotion_jax.training.experiment import make_experiment
 
 BAD_FACE = 17
 

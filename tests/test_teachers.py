@@ -19,7 +19,7 @@ from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import make_meta, model_from_meta
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.preprocess import fit_size
-from emotion_jax.teachers import answers, load_teachers
+from emotion_jax.training.teachers import answers, load_teachers
 from emotion_jax.weights import save_weights
 
 pytestmark = pytest.mark.usefixtures("tiny")

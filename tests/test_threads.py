@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from emotion_jax.threads import Shared, map_ahead
+from emotion_jax.host.threads import Shared, map_ahead
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 5])

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from emotion_jax import draw, images, timeline
+from emotion_jax import draw, images
 from emotion_jax.errors import EmotionError
-from emotion_jax.timeline import Timeline, plot_timeline
+from emotion_jax.prediction import timeline
+from emotion_jax.prediction.timeline import Timeline, plot_timeline
 
 
 def test_means_are_those_of_the_frames_in_each_interval():

@@ -21,17 +21,18 @@ from tiny_runs import (
     rows,
 )
 
-from emotion_jax import conclude, export, train
+from emotion_jax import export, train
 from emotion_jax.checkpoint import Checkpoints
 from emotion_jax.data.arrays import Arrays, save_arrays
 from emotion_jax.data.pipeline import Stream
 from emotion_jax.errors import EmotionError
-from emotion_jax.experiment import make_experiment
 from emotion_jax.inference import load_predictor
-from emotion_jax.initial import begin_from
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.logs import best_row
 from emotion_jax.steps import eval_variables
+from emotion_jax.training import conclude
+from emotion_jax.training.experiment import make_experiment
+from emotion_jax.training.initial import begin_from
 from emotion_jax.weights import save_weights
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -356,7 +357,7 @@ def test_vgg_is_built_from_the_same_config(faces):
 
 
 def test_a_second_run_in_the_same_workdir_is_refused(faces, tmp_path):
-    from emotion_jax.workdir import locked
+    from emotion_jax.training.workdir import locked
 
     with locked(tmp_path), pytest.raises(EmotionError, match="a run is under way"):
         train.train_and_evaluate(make_config(faces), tmp_path)

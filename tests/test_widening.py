@@ -10,9 +10,9 @@ import pytest
 
 import emotion_jax as ej
 from emotion_jax.losses import cross_entropy
+from emotion_jax.models.widening import widen
 from emotion_jax.steps import init_state, train_step
 from emotion_jax.weights import flatten, name_of
-from emotion_jax.widening import widen
 
 SIZES = {"simplenet": 28, "vgg16": 32}
 

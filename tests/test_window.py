@@ -13,8 +13,9 @@ from false_films import draw_people, write_film
 from PIL import ImageGrab
 from test_live import WITH_FAKE, film_frames, read_rows, start, wait_for
 
-from emotion_jax import images, window
+from emotion_jax import images
 from emotion_jax.errors import EmotionError
+from emotion_jax.prediction import window
 
 MISSING = [name for name in ("Xvfb", "xdotool") if shutil.which(name) is None]
 needs_display = pytest.mark.skipif(
@@ -217,7 +218,7 @@ def test_closing_the_window_ends_it(display, film, tmp_path):
 def test_pictures_one_by_one(display):
     """`window.show` goes on after a key and stops after q."""
     code = (
-        "import numpy as np\nfrom emotion_jax import window\n"
+        "import numpy as np\nfrom emotion_jax.prediction import window\n"
         "for shade in (80, 160, 240):\n"
         "    if not window.show(np.full((100, 200, 3), (shade, 0, 0), np.uint8)): break\n"
         "print('ended at', shade)"
@@ -263,7 +264,7 @@ def test_a_build_without_windows_is_one_sentence(monkeypatch):
     def fail(*_):
         raise cv2.error("not implemented")
 
-    monkeypatch.setattr("emotion_jax.window.check_display", lambda: None)
+    monkeypatch.setattr("emotion_jax.prediction.window.check_display", lambda: None)
     monkeypatch.setattr("cv2.namedWindow", fail)
     with pytest.raises(EmotionError, match="headless"):
         window.show(np.zeros((9, 9, 3), np.uint8))

@@ -10,10 +10,10 @@ import optax
 import pytest
 
 import emotion_jax as ej
-from emotion_jax import winograd
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import Predictor
 from emotion_jax.losses import cross_entropy
+from emotion_jax.models import winograd
 from emotion_jax.steps import init_state, predict_probs, train_step
 
 

@@ -11,8 +11,8 @@ from emotion_jax import models, train
 from emotion_jax.checkpoint import Checkpoints
 from emotion_jax.config import default_config
 from emotion_jax.data.arrays import Arrays, save_arrays
-from emotion_jax.experiment import make_experiment
 from emotion_jax.models.layers import global_max_pool
+from emotion_jax.training.experiment import make_experiment
 
 TRAIN, VALIDATION, SIDE = 96, 40, 12
 

@@ -30,8 +30,8 @@ from emotion_jax.data.affectnet_rows import (
 from emotion_jax.data.sources import Example, Target
 from emotion_jax.data.tally import DroppedError, Report, Tally, read_picture
 from emotion_jax.errors import EmotionError
+from emotion_jax.host.manifest import file_sha256
 from emotion_jax.image_spec import ImageSpec
-from emotion_jax.manifest import file_sha256
 
 if TYPE_CHECKING:  # OpenCV: only who reads pictures waits for it
     from emotion_jax.images import Reduced

@@ -19,8 +19,8 @@ import numpy as np
 
 from emotion_jax.data.sources import Example, Target
 from emotion_jax.errors import EmotionError
+from emotion_jax.host.manifest import file_sha256
 from emotion_jax.labels import FERPLUS_COLUMNS, VOTES
-from emotion_jax.manifest import file_sha256
 
 SIDE = 48
 USAGE = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}

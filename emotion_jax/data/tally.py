@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypedDict, TypeVar
 from emotion_jax.data.sources import Example, Source
 from emotion_jax.data.threads import map_ahead
 from emotion_jax.errors import EmotionError
-from emotion_jax.threads import batched
+from emotion_jax.host.threads import batched
 
 if TYPE_CHECKING:  # OpenCV: only who reads pictures waits for it
     from emotion_jax.images import Reduced

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
-from emotion_jax import threads
-from emotion_jax.threads import CORES
+from emotion_jax.host import threads
+from emotion_jax.host.threads import CORES
 
 In = TypeVar("In")
 Out = TypeVar("Out")

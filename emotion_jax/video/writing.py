@@ -13,10 +13,10 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from emotion_jax.closing import Closing
 from emotion_jax.errors import EmotionError
+from emotion_jax.host.closing import Closing
+from emotion_jax.host.memory import give_back
 from emotion_jax.images import resize
-from emotion_jax.memory import give_back
 from emotion_jax.video.sound import Sound, open_sound
 
 # Ticks a second of the films written: a multiple of most frame rates, and as many as MPEG-4 takes.

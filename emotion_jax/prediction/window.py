@@ -12,8 +12,8 @@ os.environ.setdefault("QT_QPA_PLATFORM", "xcb")
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from emotion_jax.closing import Closing  # noqa: E402
 from emotion_jax.errors import EmotionError  # noqa: E402
+from emotion_jax.host.closing import Closing  # noqa: E402
 
 _LARGEST = 1200, 800  # width and height in pixels: fits a laptop's screen
 _ESCAPE = 27

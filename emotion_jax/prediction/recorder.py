@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emotion_jax import images
-from emotion_jax.closing import Closing
-from emotion_jax.labeller import Labelled
+from emotion_jax.host.closing import Closing
+from emotion_jax.prediction.labeller import Labelled
 from emotion_jax.rows import RowWriter, make_rows
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from emotion_jax.errors import EmotionError
-from emotion_jax.experiment import Experiment
+from emotion_jax.training.experiment import Experiment
 
 
 class Watch:

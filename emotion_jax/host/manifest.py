@@ -7,8 +7,8 @@ import json
 import re
 from pathlib import Path
 
-from emotion_jax.atomic import replace_text
-from emotion_jax.json_files import parse_json
+from emotion_jax.host.atomic import replace_text
+from emotion_jax.host.json_files import parse_json
 
 MANIFEST = "sha256.json"
 

@@ -19,16 +19,16 @@ import numpy as np
 from rich.console import Console
 
 from emotion_jax import metrics, report, sharding
-from emotion_jax.atomic import replace_text
 from emotion_jax.checkpoint import Checkpoints
 from emotion_jax.data.pipeline import Stream
 from emotion_jax.errors import EmotionError
-from emotion_jax.experiment import Experiment, make_experiment
+from emotion_jax.host.atomic import replace_text
 from emotion_jax.inference import model_from_meta
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.preprocess import luminance
-from emotion_jax.reliability import plot_reliability
 from emotion_jax.steps import predict_probs
+from emotion_jax.training.experiment import Experiment, make_experiment
+from emotion_jax.training.reliability import plot_reliability
 
 # Faces on a contact sheet: four lines of eight.
 SHOWN = 32

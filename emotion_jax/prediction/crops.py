@@ -16,10 +16,10 @@ from emotion_jax import images
 from emotion_jax.analysis import Predictor
 from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face
-from emotion_jax.paths import all_failed, find_all
-from emotion_jax.pictures import Summary, keep_readable
+from emotion_jax.host.threads import CORES, batched, map_ahead
+from emotion_jax.prediction.paths import all_failed, find_all
+from emotion_jax.prediction.pictures import Summary, keep_readable
 from emotion_jax.rows import Row, RowWriter, make_row
-from emotion_jax.threads import CORES, batched, map_ahead
 
 # Faces in a call of the network and in a write: enough to fill a GPU, and on two cores of a CPU a
 # second of a narrow network.

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emotion_jax import draw
-from emotion_jax.camera import Camera, Frame
 from emotion_jax.faces import DEFAULT, Face, Finder
-from emotion_jax.labeller import Labelled, Labeller
-from emotion_jax.recorder import Recorder
+from emotion_jax.host.stopping import Stop
+from emotion_jax.host.wording import count
+from emotion_jax.prediction.camera import Camera, Frame
+from emotion_jax.prediction.labeller import Labelled, Labeller
+from emotion_jax.prediction.recorder import Recorder
+from emotion_jax.prediction.window import Window, check_display
 from emotion_jax.tracking import SMOOTHING, People
-from emotion_jax.window import Window, check_display
-from emotion_jax.wording import count
-from emotion_jax.workdir import Stop
 
 if TYPE_CHECKING:
     from emotion_jax.analysis import Predictor

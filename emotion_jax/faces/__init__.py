@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from emotion_jax import dlib_models
 from emotion_jax.errors import EmotionError
+from emotion_jax.faces import dlib_models
+from emotion_jax.faces.landmarks import Square, cut_square, fit_square
 from emotion_jax.images import check_image, resize
-from emotion_jax.landmarks import Square, cut_square, fit_square
 
 if TYPE_CHECKING:  # who only detects need not import JAX
     from emotion_jax.image_spec import ImageSpec

@@ -1,18 +1,18 @@
-"""A run's folder and its end: the config it was begun with, and how it is stopped."""
+"""A run's folder: the config it was begun with, and the lock that keeps a second run out."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import json
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emotion_jax.atomic import replace_text
+from emotion_jax.config import default_config, flatten
 from emotion_jax.errors import EmotionError
-from emotion_jax.json_files import parse_json
+from emotion_jax.host.atomic import replace_text
+from emotion_jax.host.json_files import parse_json
 
 CONFIG = "config.json"
 # What may change between a run and its continuation: where the same faces lie, how they travel,
@@ -50,8 +50,6 @@ def compare_config(config: Any, workdir: Path) -> None:
         raise EmotionError(f"'{path}' is not JSON ({error}); use another --workdir") from error
     if not isinstance(stored, dict) or not stored:
         raise EmotionError(f"'{path}' is no config; use another --workdir")
-    from emotion_jax.config import default_config  # predict.py takes Stop alone
-
     # A key that came after the run was begun stood where its default leaves things.
     defaults = _flat(json.loads(default_config().to_json()))
     before = {key: value for key, value in defaults.items() if key in now} | _flat(stored)
@@ -69,8 +67,6 @@ def read_config(workdir: Path) -> Any:
     Raises:
       EmotionError: there is none, or it is not ours.
     """
-    from emotion_jax.config import default_config, flatten
-
     path = workdir / CONFIG
     try:
         stored = parse_json(path.read_bytes())
@@ -113,14 +109,6 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
 
 
-def say(message: str) -> None:
-    """Prints, where several processes train one network, from the first alone."""
-    import jax  # who only wants to be stopped in good order need not load it
-
-    if jax.process_index() == 0:
-        print(message, flush=True)
-
-
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {prefix.removesuffix("."): tree}
@@ -128,62 +116,3 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}{key}.")
     return flat
-
-
-class Stop(contextlib.AbstractContextManager["Stop"]):
-    """Turns Ctrl-C and SIGTERM into a wish, granted after the step and once the state is saved.
-
-    Processes that train one network must save the same step: they leave SIGTERM to the notice of
-    preemption that JAX has for that, and pass Ctrl-C on to it. Whichever of them gets either, all
-    agree on a step. The second Ctrl-C means now; so does the second SIGTERM of a process alone.
-
-    Attributes:
-      asked: the signal to end with; None as long as there is no reason to.
-    """
-
-    def __init__(self, agree: Callable[[int], bool] | None = None):
-        """Takes, of several processes, what tells of a step whether all stop there."""
-        self.asked: int | None = None
-        self._agree = agree
-        self._got: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Stop:
-        ours = (signal.SIGINT, signal.SIGTERM) if self._agree is None else (signal.SIGINT,)
-        with contextlib.suppress(ValueError):  # not the main thread: its owner handles signals
-            for number in ours:
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def _ask(self, number: int, frame: Any) -> None:
-        if self._got is not None:  # the second time means now
-            self.__exit__()
-            signal.raise_signal(number)
-        self._got = number
-        if self._agree is None:
-            self.asked = number
-        else:
-            signal.raise_signal(signal.SIGTERM)  # JAX's notice: it tells the others
-
-    def due(self, step: int) -> bool:
-        """Whether to save and leave after `step`; of several processes each asks at every one."""
-        if self._agree is not None and self._agree(step):
-            self.asked = self._got or signal.SIGTERM
-        return self.asked is not None
-
-    def leave_if_asked(self, step: int) -> None:
-        """Says what is saved and ends the program as the signal would have."""
-        if self.asked is not None:
-            say(f"stopped, saved at step {step}; the same command goes on from there")
-            self.leave()
-
-    def leave(self) -> None:
-        """Ends the program as the signal would have, if one came; the caller has said so."""
-        if self.asked == signal.SIGINT:
-            raise KeyboardInterrupt("saved")
-        if self.asked is not None:
-            raise SystemExit(128 + self.asked)
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

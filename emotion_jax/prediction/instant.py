@@ -18,7 +18,7 @@ from emotion_jax.classifying import classify
 from emotion_jax.image_spec import ImageSpec, spec_from_meta
 from emotion_jax.weights import CONFIG, WEIGHTS, find_weights, read_meta
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 # How JAX's libraries for other devices than CPUs are called; where there is one, JAX is to choose.
 _OTHER_DEVICES = ("jax_plugins", "libtpu")
@@ -108,7 +108,7 @@ def _unfit(kept: Path) -> Path:
 
 def _keep(compiled: tuple[bytes, list[np.ndarray]], kept: Path) -> None:
     """Write what was compiled, in place of what an earlier version left of the same weights."""
-    from emotion_jax.executables import write_executable
+    from emotion_jax.host.executables import write_executable
 
     write_executable(kept, *compiled)
     for other in kept.parent.glob(f"{kept.name.partition('-')[0]}-*"):
@@ -118,7 +118,7 @@ def _keep(compiled: tuple[bytes, list[np.ndarray]], kept: Path) -> None:
 
 def _read(kept: Path, weights: Path) -> InstantPredictor:
     """The predictor of a file that was kept, called once."""
-    from emotion_jax.executables import read_executable
+    from emotion_jax.host.executables import read_executable
 
     meta = read_meta(weights)
     spec = spec_from_meta(meta)

@@ -14,15 +14,15 @@ from pathlib import Path
 from emotion_jax import draw, faces
 from emotion_jax.analysis import Predictor, predict_faces
 from emotion_jax.errors import EmotionError
-from emotion_jax.paths import folder_of
+from emotion_jax.host.stopping import Stop
+from emotion_jax.host.wording import count
+from emotion_jax.prediction.paths import folder_of
+from emotion_jax.prediction.searching import Found, search
+from emotion_jax.prediction.timeline import Timeline, plot_timeline, prepare_plot
+from emotion_jax.prediction.window import Window
 from emotion_jax.rows import RowWriter, make_rows
-from emotion_jax.searching import Found, search
-from emotion_jax.timeline import Timeline, plot_timeline, prepare_plot
 from emotion_jax.tracking import SMOOTHING, People
 from emotion_jax.video import FilmReader, FilmWriter
-from emotion_jax.window import Window
-from emotion_jax.wording import count
-from emotion_jax.workdir import Stop
 
 # Faces of 80 pixels are found in a frame of 1280 x 720 (50 ms on one core); of a larger frame as
 # many pixels are searched, and the faces to find grow with it: in 4K, 240 pixels.

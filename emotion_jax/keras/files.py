@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from emotion_jax.errors import EmotionError
-from emotion_jax.hdf5_layers import Layer, open_layers
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import make_meta
-from emotion_jax.keras_config import check_architecture
+from emotion_jax.keras.config import check_architecture
+from emotion_jax.keras.layers import Layer, open_layers
 from emotion_jax.labels import EMOTIONS, emotion_code
 from emotion_jax.models import make_model
 from emotion_jax.models.layers import scale_features

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxlib import _jax, xla_client
 
-from emotion_jax.atomic import replace_bytes
+from emotion_jax.host.atomic import replace_bytes
 
 
 class _Here(_jax.SingleDeviceSharding):

@@ -39,9 +39,9 @@ from emotion_jax.losses import (
     inverse_frequency_weights,
     log_shares,
 )
+from emotion_jax.models.winograd import accelerate
 from emotion_jax.optim import make_optimizer, make_schedule
-from emotion_jax.teachers import Teacher, answers, load_teachers
-from emotion_jax.winograd import accelerate
+from emotion_jax.training.teachers import Teacher, answers, load_teachers
 
 Feed = Stream | Resident
 # Steps are counted in int32.

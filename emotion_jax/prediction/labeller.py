@@ -12,8 +12,8 @@ import numpy as np
 
 from emotion_jax import faces
 from emotion_jax.analysis import Predictor, predict_faces
-from emotion_jax.camera import Camera, Frame
-from emotion_jax.closing import Closing
+from emotion_jax.host.closing import Closing
+from emotion_jax.prediction.camera import Camera, Frame
 from emotion_jax.tracking import People
 
 

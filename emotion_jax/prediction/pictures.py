@@ -9,12 +9,13 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from emotion_jax import draw, faces, images, window
+from emotion_jax import draw, faces, images
 from emotion_jax.analysis import Predictor, label_each
 from emotion_jax.errors import EmotionError
-from emotion_jax.paths import all_failed, choose_targets, find_all
+from emotion_jax.host.wording import count
+from emotion_jax.prediction import window
+from emotion_jax.prediction.paths import all_failed, choose_targets, find_all
 from emotion_jax.rows import RowWriter
-from emotion_jax.wording import count
 
 One = TypeVar("One")
 

@@ -12,7 +12,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from emotion_jax import conditions, geometry
+from emotion_jax.augmentation import conditions, geometry
 from emotion_jax.preprocess import Batch, luminance
 
 

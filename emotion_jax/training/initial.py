@@ -12,9 +12,9 @@ import numpy as np
 
 from emotion_jax.errors import EmotionError
 from emotion_jax.inference import read_variables
+from emotion_jax.models.widening import widen
 from emotion_jax.steps import TrainState
 from emotion_jax.weights import flatten, name_of
-from emotion_jax.widening import widen
 
 # What the weights must have been trained with for the run to begin where they ended.
 PIXELS = ("grey", "channels", "mean", "std")

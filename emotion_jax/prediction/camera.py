@@ -12,9 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from emotion_jax import devices
-from emotion_jax.closing import Closing
 from emotion_jax.errors import EmotionError
+from emotion_jax.host.closing import Closing
+from emotion_jax.prediction import devices
 
 # Seconds without a frame after which a source counts as dead. A webcam that wakes up, or a stream
 # that is being negotiated, takes longer for its first; the slowest exposures give two a second.

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from emotion_jax.errors import EmotionError
+from emotion_jax.host.manifest import file_sha256
 from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import model_from_meta
-from emotion_jax.manifest import file_sha256
 from emotion_jax.preprocess import fit_size, normalize
 from emotion_jax.weights import WEIGHTS, find_weights, load_weights, read_meta
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emotion_jax.errors import EmotionError
-from emotion_jax.json_files import parse_json
+from emotion_jax.host.json_files import parse_json
 from emotion_jax.models.simplenet import BLOCKS
 from emotion_jax.models.vgg import STAGES
 

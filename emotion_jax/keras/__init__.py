@@ -1,0 +1,1 @@
+"""Networks that Keras trained, read as plain arrays; Keras itself is never loaded."""

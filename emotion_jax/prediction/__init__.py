@@ -1,0 +1,1 @@
+"""What `predict.py` does: pictures, crops, films and the camera, from their source to rows."""
