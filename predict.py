@@ -21,7 +21,7 @@ from emotion_jax.errors import EmotionError, run  # noqa: E402
 from emotion_jax.host.compilation_cache import enable_compilation_cache  # noqa: E402
 
 if TYPE_CHECKING:
-    from emotion_jax.analysis import Predictor
+    from emotion_jax.classifying import Predictor
     from emotion_jax.faces import Finder
 
 EXAMPLES = """\
@@ -65,6 +65,7 @@ flags.DEFINE_enum("detector", "hog", ["hog", "cnn"], "cnn finds turned faces too
 flags.DEFINE_boolean("landmarks", False, "find 68 points a face, and level faces by them", FLAGS)
 flags.DEFINE_string("cnn_model", None, "file of --detector=cnn, if not the extra's", FLAGS)
 flags.DEFINE_string("landmarks_model", None, "file of --landmarks, if not the extra's", FLAGS)
+flags.DEFINE_boolean("mirrored", False, "read each face twice, once in a mirror: the mean", FLAGS)
 flags.DEFINE_boolean("cropped", False, "each picture is a face, cut out already", FLAGS)
 flags.DEFINE_boolean("blur", False, "hide the faces in what is drawn", FLAGS)
 flags.DEFINE_boolean("show", None, "a window, as --camera opens without --noshow; q quits", FLAGS)
@@ -205,9 +206,11 @@ def read_pictures(pictures: list[str]) -> None:
 def load(default: str | None = None) -> Predictor:
     """Load the network, as fast as can be; without `--model` the one of this name."""
     folder = enable_compilation_cache()
+    from emotion_jax.classifying import Mirrored
     from emotion_jax.prediction.instant import load_instantly
 
-    return load_instantly(default if FLAGS.model is None else FLAGS.model, folder)
+    predictor = load_instantly(default if FLAGS.model is None else FLAGS.model, folder)
+    return Mirrored(predictor) if FLAGS.mirrored else predictor
 
 
 def load_fast() -> Predictor:

@@ -4,8 +4,9 @@
 
 FOLDER holds `fer2013.csv` and `fer2013new.csv`. Scores PublicTest under FER+'s majority rule, one
 crop of each face: all of them, and those that do not stand in Training, too, pixel for pixel; with
-the temperature that the weights state and without; and with temperatures fitted on one random half
-and measured on the other, which is what a temperature fitted on all of them hides.
+the temperature that the weights state and without, and with the mirrored face's answer added
+(`predict.py --mirrored`); and with temperatures fitted on one random half and measured on the
+other, which is what a temperature fitted on all of them hides.
 """
 
 from __future__ import annotations
@@ -39,15 +40,18 @@ def main() -> None:
     new = ~np.isin(digests(images), seen)
     temperature = predictor.meta.get("temperature", 1.0)
     # Softmax forgets a constant alone, so that logarithms serve as logits.
-    logits = temperature * np.log(np.maximum(predictor(images), 1e-30))
-    mirrored = predictor(images) + predictor(images[:, :, ::-1])
+    logits, mirrored = (
+        temperature * np.log(np.maximum(each(images), 1e-30))
+        for each in (predictor, ej.Mirrored(predictor))
+    )
     for name, chosen in (("all", new | True), ("not in Training", new)):
         plain, stated = (score(logits[chosen] / t, labels[chosen]) for t in (1.0, temperature))
-        right = (mirrored[chosen].argmax(1) == labels[chosen]).mean()
+        twice = score(mirrored[chosen] / temperature, labels[chosen])
         print(
             f"{name}, {chosen.sum()} faces: accuracy {plain['accuracy']:.1%}, "
             f"macro-F1 {plain['macro_f1']:.1%}, calibration error {plain['ece']:.3f}, "
-            f"at temperature {temperature:.3f} {stated['ece']:.3f}; mirrored added {right:.1%}"
+            f"at temperature {temperature:.3f} {stated['ece']:.3f}; mirrored added "
+            f"{twice['accuracy']:.1%}, macro-F1 {twice['macro_f1']:.1%}, {twice['ece']:.3f}"
         )
     first = np.random.default_rng(0).permutation(len(labels)) < len(labels) // 2
     for half in (first, ~first):

@@ -15,6 +15,7 @@ from emotion_jax.labels import EMOTIONS
 if TYPE_CHECKING:
     from emotion_jax.analysis import analyze
     from emotion_jax.augmentation import Augmentation, augment
+    from emotion_jax.classifying import Mirrored
     from emotion_jax.faces import Face, Finder, crop, detect
     from emotion_jax.image_spec import ImageSpec
     from emotion_jax.inference import Predictor, load_predictor
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "analysis": ("analyze",),
+    "classifying": ("Mirrored",),
     "faces": ("Face", "Finder", "crop", "detect"),
     "inference": ("Predictor", "load_predictor"),
     "models": ("SimpleNetV2", "VGG16", "make_model"),
@@ -44,6 +46,7 @@ __all__ = [
     "Face",
     "Finder",
     "ImageSpec",
+    "Mirrored",
     "Predictor",
     "SimpleNetV2",
     "TrainState",

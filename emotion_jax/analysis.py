@@ -7,11 +7,12 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from emotion_jax import faces, images
+from emotion_jax.classifying import Predictor
 from emotion_jax.errors import EmotionError
 from emotion_jax.host.threads import map_ahead
 from emotion_jax.labels import EMOTIONS
@@ -25,17 +26,6 @@ Picture = str | os.PathLike[str] | np.ndarray
 # Pictures that are read and searched at a time. Searching one takes ten times as long as a narrow
 # network takes for its faces; more threads would hold more pictures.
 _WORKERS = min(4, os.cpu_count() or 1)
-
-
-class Predictor(Protocol):
-    """What `emotion_jax.load_predictor` returns: faces in, probabilities out."""
-
-    @property
-    def spec(self) -> ImageSpec:
-        """How the network wants its faces cropped."""
-
-    def __call__(self, images: np.ndarray, /) -> np.ndarray:
-        """Map uint8 `[N, H, W, 3]`, RGB, to float32 `[N, 8]` whose rows sum to 1."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,11 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS
+
+if TYPE_CHECKING:
+    from emotion_jax.image_spec import ImageSpec
+
+
+class Predictor(Protocol):
+    """What `emotion_jax.load_predictor` returns: faces in, probabilities out."""
+
+    @property
+    def spec(self) -> ImageSpec:
+        """How the network wants its faces cropped."""
+
+    def __call__(self, images: np.ndarray, /) -> np.ndarray:
+        """Map uint8 `[N, H, W, 3]`, RGB, to float32 `[N, 8]` whose rows sum to 1."""
+
+
+class Mirrored:
+    """A predictor that looks twice: the mean of its answers to a face and to its mirror image.
+
+    Twice the work; faces and their mirror images get one answer.
+
+    Attributes:
+      spec: how the network wants its faces cropped.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        """Takes what answers, called twice for each call."""
+        self.spec, self._predictor = predictor.spec, predictor
+
+    def __call__(self, images: np.ndarray, /) -> np.ndarray:
+        """Map uint8 `[N, H, W, 3]`, RGB, to float32 `[N, 8]` whose rows sum to 1."""
+        seen = self._predictor(images)
+        return (seen + self._predictor(np.asarray(images)[:, :, ::-1])) / 2
 
 
 def classify(

@@ -48,7 +48,7 @@ def test_alone_it_helps():
     assert alone.returncode == 0 and alone.stderr == ""
     assert alone.stdout.count("python predict.py --") == 4
     flags = "image video every start end smoothing min_face blur camera device model output format"
-    for flag in (*flags.split(), "cropped", "show", "debug", "version"):
+    for flag in (*flags.split(), "cropped", "mirrored", "show", "debug", "version"):
         assert f"--{flag} " in alone.stdout
     assert predict("--help").stdout == alone.stdout
 
@@ -182,6 +182,19 @@ def test_faces_that_are_cut_out_to_rows(tmp_path):
     assert [row.partition(",")[0] for row in rows] == [f"{tmp_path}/a.png", f"{tmp_path}/b.png"]
     assert ",0,0.0,0,0,0,80,60,,neutral,0.125000," in rows[0]
     assert "2 pictures, 2 faces" in done.stderr
+
+
+def test_mirrored_answers_are_the_mean_of_both(tmp_path):
+    left = np.zeros((60, 80, 3), np.uint8)
+    left[:, :40] = 255
+    images.write_image(tmp_path / "a.png", left)
+    lefts = "np.eye(8, dtype=np.float32)[np.where(crops[:, 0, 0, 0] > 127, 1, 2)]"
+    code = WITH_FAKE.replace("np.full((len(crops), 8), 1 / 8, np.float32)", lefts)
+    assert code != WITH_FAKE
+    words = "--cropped", f"--image={tmp_path}/a.png", "--format=jsonl"
+    once, twice = (predict(*words, *more, code=code) for more in ([], ["--mirrored"]))
+    assert '"happiness": 1.0, "sadness": 0.0' in once.stdout, once.stderr
+    assert '"happiness": 0.5, "sadness": 0.5' in twice.stdout, twice.stderr
 
 
 def test_the_version():

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from emotion_jax import images
-from emotion_jax.analysis import Predictor
+from emotion_jax.classifying import Predictor
 from emotion_jax.errors import EmotionError
 from emotion_jax.faces import Face
 from emotion_jax.host.threads import CORES, batched, map_ahead

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from emotion_jax import draw, faces
-from emotion_jax.analysis import Predictor, predict_faces
+from emotion_jax.analysis import predict_faces
+from emotion_jax.classifying import Predictor
 from emotion_jax.errors import EmotionError
 from emotion_jax.host.stopping import Stop
 from emotion_jax.host.wording import count

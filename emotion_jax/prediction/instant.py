@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import emotion_jax  # its names load what they need when they are asked for
-from emotion_jax.analysis import Predictor
-from emotion_jax.classifying import classify
+from emotion_jax.classifying import Predictor, classify
 from emotion_jax.image_spec import ImageSpec, spec_from_meta
 from emotion_jax.weights import CONFIG, WEIGHTS, find_weights, read_meta
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from emotion_jax import faces
-from emotion_jax.analysis import Predictor, predict_faces
+from emotion_jax.analysis import predict_faces
+from emotion_jax.classifying import Predictor
 from emotion_jax.host.closing import Closing
 from emotion_jax.prediction.camera import Camera, Frame
 from emotion_jax.tracking import People

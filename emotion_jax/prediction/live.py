@@ -25,7 +25,7 @@ from emotion_jax.prediction.window import Window, check_display
 from emotion_jax.tracking import SMOOTHING, People
 
 if TYPE_CHECKING:
-    from emotion_jax.analysis import Predictor
+    from emotion_jax.classifying import Predictor
 
 # Seconds that the window waits for the boxes of a newer frame before it shows one without them.
 _SMOOTH_S = 0.1

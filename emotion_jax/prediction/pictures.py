@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from emotion_jax import draw, faces, images
-from emotion_jax.analysis import Predictor, label_each
+from emotion_jax.analysis import label_each
+from emotion_jax.classifying import Predictor
 from emotion_jax.errors import EmotionError
 from emotion_jax.host.wording import count
 from emotion_jax.prediction import window
