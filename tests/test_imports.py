@@ -48,6 +48,8 @@ def imports(path):
 def ours(path):
     """The package's modules that a file imports; what a module defines is the module's."""
     for name in imports(path):
+        if not name.startswith("emotion_jax."):
+            continue
         name = name.removeprefix("emotion_jax.")
         for module in (name, name.rpartition(".")[0]):
             if module in MODULES:

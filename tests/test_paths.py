@@ -24,6 +24,22 @@ def test_find_images(tmp_path):
     assert find(tmp_path / "notes.txt") == ["notes.txt"]  # named: reading it will tell
 
 
+def test_a_folder_read_again_has_as_many_pictures(tmp_path):
+    """What was annotated beside its source is no source; a photo that is called so still is."""
+    for name in ("a.png", "b.gif", "c-emotions.jpg"):
+        (tmp_path / name).touch()
+    first = paths.find_images(str(tmp_path))
+    assert [os.path.basename(path) for path in first] == ["a.png", "b.gif", "c-emotions.jpg"]
+    targets = paths.choose_targets(first, tmp_path)
+    for target in targets.values():
+        assert not os.path.exists(target)
+        open(target, "x").close()
+    assert paths.find_images(str(tmp_path)) == first
+    assert paths.find_images(str(tmp_path / "*.*")) == first
+    assert paths.choose_targets(first, tmp_path) == targets
+    assert paths.find_images(targets[first[0]]) == [targets[first[0]]]  # named itself
+
+
 def test_find_images_says_what_is_not_there(tmp_path):
     (tmp_path / "notes.txt").touch()
     for pattern, message in (("", "no picture"), ("*.txt", "no picture"), ("x*", "not there")):

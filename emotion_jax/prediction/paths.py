@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from emotion_jax.errors import EmotionError
 from emotion_jax.images import SUFFIXES
 
+# What the name of an annotated picture ends in, beside its source.
+_MARK = "-emotions"
 # An annotated picture keeps the format of its source among these; any other becomes PNG.
 _KEPT = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
@@ -18,7 +20,8 @@ def find_images(pattern: str) -> list[str]:
 
     Args:
       pattern: a file, whatever its suffix; a folder, of which the pictures count that lie directly
-        in it and are not hidden; or a glob ("holiday/**/*.jpg"). A leading "~" is your home.
+        in it and are not hidden; or a glob ("holiday/**/*.jpg"). A leading "~" is your home. What
+        was annotated beside its source does not count, unless it is named itself.
 
     Returns:
       paths, sorted, at least one.
@@ -41,11 +44,18 @@ def find_images(pattern: str) -> list[str]:
     # A pipe or a link to nothing counts: whoever reads them can say that they are no files.
     found = sorted(n for n in names if n.lower().endswith(SUFFIXES) and not os.path.isdir(n))
     if found:
-        return found
+        sources = {*found, *(os.path.splitext(name)[0] for name in found)}
+        return [name for name in found if _source_of(name) not in sources]
     if is_folder or names:
         where = f"the folder '{pattern}'" if is_folder else f"what '{pattern}' matches"
         raise EmotionError(f"no picture is in {where}; pictures end in .jpg, .png, .webp, ...")
     raise EmotionError(f"'{pattern}' is not there; give a picture, a folder or a glob")
+
+
+def _source_of(name: str) -> str:
+    """What an annotated picture beside its source was made of, its suffix left out; "" for none."""
+    stem = os.path.splitext(name)[0]
+    return stem.removesuffix(_MARK) if stem.endswith(_MARK) else ""
 
 
 def find_all(paths: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -112,7 +122,7 @@ def choose_targets(sources: Sequence[str], output: str | os.PathLike[str]) -> di
         if suffix.lower() not in _KEPT:
             stem, suffix = name, ".png"
         if folder_of(os.path.join(output, name)) in folders:
-            stem += "-emotions"
+            stem += _MARK
         target, number = os.path.join(output, stem + suffix), 1
         while _identity(target) in used:
             number += 1

@@ -115,7 +115,7 @@ def check_display() -> None:
         return
     name = os.environ.get("DISPLAY")
     if not name:
-        raise EmotionError("there is no display for a window; use --noshow with --output=DIR")
+        raise EmotionError("there is no display for a window; use --noshow with --output=FOLDER")
     try:
         x11 = ctypes.CDLL("libX11.so.6")
     except OSError:  # without X's library nobody can ask; OpenCV's wheels bring one of their own
@@ -124,5 +124,7 @@ def check_display() -> None:
     x11.XCloseDisplay.argtypes = [ctypes.c_void_p]
     display = x11.XOpenDisplay(None)
     if not display:
-        raise EmotionError(f"the display '{name}' does not answer; use --noshow with --output=DIR")
+        raise EmotionError(
+            f"the display '{name}' does not answer; use --noshow with --output=FOLDER"
+        )
     x11.XCloseDisplay(display)
