@@ -187,7 +187,7 @@ def memory_task(folder: str, count: int) -> dict[str, float]:
 
     built = build(Noise(count), f"{folder}/cache")
     labels, weight = one_hot(built.targets["train"]), np.ones(count, np.float32)
-    split = Split(built.pixels("train"), np.arange(count), labels, weight)
+    split = Split(built.pixels("train"), np.arange(count), labels, weight, built.digests["train"])
     feed, early = make_feed("stream", split, make_mesh()), 0.0
     for i, (batch,) in enumerate(feed(epoch_order(0, 0, count, BATCH))):
         batch["image"].block_until_ready()

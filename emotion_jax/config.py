@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 # What may choose the best checkpoint; the first does unless a config says otherwise.
 MONITORED = ("val/accuracy", "val/macro_f1", "val/loss")
+SCHEDULES = ("constant", "cosine", "multistep")
 
 
 def default_config() -> ConfigDict:
@@ -120,7 +121,8 @@ def default_config() -> ConfigDict:
                 # constant, cosine or multistep.
                 "name": "cosine",
                 "warmup_epochs": 0.0,
-                # Of multistep: shares of the run at which the rate is multiplied by `factor`.
+                # Of multistep: shares of what follows the warm-up, at which the rate is multiplied
+                # by `factor`.
                 "milestones": (0.5, 0.75),
                 "factor": 0.1,
                 # Of cosine: the last rate, as a share of the first.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emotion_jax.config import MONITORED, default_config, flatten, unknown_key
+from emotion_jax.config import MONITORED, SCHEDULES, default_config, flatten, unknown_key
 from emotion_jax.errors import EmotionError
 from emotion_jax.image_spec import ImageSpec, check_spec
 
@@ -39,6 +39,8 @@ def check_config(config: Any) -> None:
             raise EmotionError(f"{key}: '{values[key]}'; use one of {', '.join(choices)}")
     if not all(0 <= share <= 1 for share in config.schedule.milestones):
         raise EmotionError(f"schedule.milestones: {config.schedule.milestones}; must lie in 0..1")
+    if not config.data.cache_dir:
+        raise EmotionError("data.cache_dir is empty; name a folder for builds")
     if not 0 <= config.data.holdout < 1:
         raise EmotionError(f"data.holdout: {config.data.holdout}; must be at least 0 and below 1")
     if not 0 <= config.ema_decay < 1:
@@ -156,4 +158,5 @@ _CHOICES = {
     "on_nonfinite": ("stop", "skip"),
     "data.feed": ("auto", "stream", "resident"),
     "data.train_votes": ("majority", "distribution"),
+    "schedule.name": SCHEDULES,
 }

@@ -195,6 +195,17 @@ def load_predictor(path: str | Path | None = None) -> Predictor:
     return Predictor(model, variables, spec, meta=meta)
 
 
+def check_weights(path: str | Path) -> None:
+    """Finds out whether there are weights, without reading them.
+
+    Raises:
+      EmotionError: there are none.
+    """
+    folder = find_weights(path)
+    if not os.path.isfile(folder / WEIGHTS):
+        _find_checkpoints(folder)
+
+
 def read_variables(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Reads weights to train from: arrays named as by `weights.flatten`, and their meta.
 

@@ -23,7 +23,7 @@ from emotion_jax.logs import MetricsLog, Row
 from emotion_jax.steps import TrainState, eval_variables
 from emotion_jax.training import conclude
 from emotion_jax.training.experiment import Experiment, make_experiment
-from emotion_jax.training.initial import begin_from
+from emotion_jax.training.initial import begin_from, check_weights_of
 from emotion_jax.training.nonfinite import Watch
 from emotion_jax.training.progress import TrainProgress
 from emotion_jax.training.workdir import compare_config, locked, write_config
@@ -42,6 +42,8 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> None:
     workdir = Path(os.path.expanduser(workdir))
     check_config(config)
     compare_config(config, workdir)
+    if not (workdir / "checkpoints").exists():  # told before the data is opened, for an hour maybe
+        check_weights_of(config)
     experiment = make_experiment(config)
     first = jax.process_index() == 0
     with (
@@ -50,17 +52,19 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> None:
         MetricsLog(workdir, enabled=first) as log,
     ):
         finished = checkpoints.latest_step == experiment.total_steps
-        if not finished and experiment.teachers:  # read before the config binds the folder
+        # Both read before the config binds the folder.
+        if not finished and experiment.teachers:
             say(f"learns from {', '.join(config.distill.teachers)}")
+        beginning = None if finished else _start(experiment, checkpoints, log, workdir)
         if first:
             write_config(config, workdir)
-        if finished:
+        if beginning is None:
             say(f"finished already: {config.num_epochs} epochs, {experiment.total_steps} steps")
         else:
             if first:
                 conclude.draw_inputs(experiment, workdir)
             try:
-                _train(experiment, checkpoints, log, workdir)
+                _train(experiment, checkpoints, log, workdir, *beginning)
             except BaseException:
                 # A stopped run has its curves, too; if the disk is full, that is not the news.
                 with contextlib.suppress(OSError):
@@ -76,15 +80,20 @@ def _write_results(log: MetricsLog, workdir: Path, config: Any) -> None:
 
 
 def _train(
-    experiment: Experiment, checkpoints: Checkpoints, log: MetricsLog, workdir: Path
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+    workdir: Path,
+    state: TrainState,
+    running: metrics.Metrics,
+    seed: int,
 ) -> None:
-    """Steps from the last checkpoint, or from the start, to the end."""
+    """Steps to the end, from what `_start` returns."""
     config, per_epoch = experiment.config, experiment.steps_per_epoch
     feed, val_feed = (
         make_feed(experiment.feed, experiment.splits[name], experiment.mesh)
         for name in ("train", "validation")
     )
-    state, running, seed = _start(experiment, checkpoints, log, workdir)
     step_fn = experiment.compile_train_step(feed)
     evaluate = experiment.compile_evaluation(val_feed)
     key = jax.random.key(seed)
@@ -152,8 +161,8 @@ def _start(
     state, meta = checkpoints.restore(state)
     if meta.get("data") != experiment.fingerprint:
         raise EmotionError(
-            f"data.dir: '{workdir}' was trained on other faces than '{config.data.dir}' "
-            "holds; use another --workdir, or the same data"
+            f"data.dir: '{workdir}' was trained and measured on other faces than "
+            f"'{config.data.dir}' holds; use another --workdir, or the same data"
         )
     if meta.get("teachers", []) != experiment.teacher_hashes:
         raise EmotionError(

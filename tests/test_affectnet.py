@@ -169,6 +169,9 @@ def test_options_tell_folders_lists_pictures_and_crops_apart(tmp_path):
     for name in "ab":
         write_plain_csv(tmp_path / name, 3, 1)
     write_npy(tmp_path / "c", 3, 1)
+    for name in ("images", "annotations"):  # on another disk, say
+        (tmp_path / "c/train_set" / name).rename(tmp_path / name)
+        (tmp_path / "c/train_set" / name).symlink_to(tmp_path / name)
     seen = []
     for root in "abc":
         for options in ({}, {"size": 32}, {"crop_scale": 1.5}, {"crop_shift": 0.1}):
@@ -208,7 +211,8 @@ def test_a_build_says_what_it_kept_and_writes_it_down(tmp_path, capfd):
     assert (
         f"{report['rows']} rows read, kept {kept['train']} train, {kept['validation']} val" in said
     )
-    assert "2 none" in said and "6 bad expression" in said and said.count("\n") == 3
+    assert "2 none" in said and "6 bad expression" in said and said.count("\n") == 4
+    assert said.endswith(f"where you replace such a picture, delete {built.folder}, too\n")
     for split in ("train", "validation"):
         answers = known.kept(split)
         assert built.targets[split].tolist() == [a.label for a in answers]

@@ -12,7 +12,8 @@ import pytest
 from absl.flags import FlagValues
 
 from emotion_jax import command_line
-from emotion_jax.data import arrays
+from emotion_jax.config import default_config
+from emotion_jax.data import arrays, open_data
 from emotion_jax.data.arrays import Arrays, collect, load_arrays, save_arrays
 from emotion_jax.data.drawn_faces import DrawnFaces
 from emotion_jax.errors import EmotionError, run
@@ -58,15 +59,28 @@ def test_fractions_of_votes_are_kept(tmp_path):
     np.testing.assert_array_equal(load_arrays(tmp_path / "a.npz").votes, votes)
 
 
-def test_without_a_split_a_tenth_validates_always_the_same(tmp_path):
-    for name, count in (("a", 200), ("b", 200), ("few", 14)):
-        mine = make(count)
-        np.savez(tmp_path / f"{name}.npz", images=mine.images, labels=mine.labels)
-    a, b, few = (load_arrays(tmp_path / f"{name}.npz").split for name in ("a", "b", "few"))
-    assert np.bincount(a).tolist() == [180, 20] and np.bincount(few).tolist() == [13, 1]
-    np.testing.assert_array_equal(a, b)
-    drawn = np.flatnonzero(a)  # not the last tenth, nor every tenth face
-    assert len(set(np.diff(drawn))) > 2
+def test_without_a_split_a_tenth_of_each_class_validates(tmp_path):
+    images = RNG.integers(0, 256, (80, 6, 6, 1), np.uint8)
+    labels = np.repeat(np.arange(8), 10)
+    # Every picture twice: neither of a pair may judge what was learnt from the other.
+    np.savez(tmp_path / "a.npz", images=np.tile(images, (2, 1, 1, 1)), labels=np.tile(labels, 2))
+    assert not load_arrays(tmp_path / "a.npz").split.any()
+    config = default_config()
+    config.data.update(source="arrays", dir=str(tmp_path / "a.npz"))
+    config.image_size = 6
+    splits, again = open_data(config), open_data(config)
+    assert splits.keys() == {"train", "validation"}
+    assert splits["validation"].counts().tolist() == [2] * 8
+    assert splits["train"].counts().tolist() == [18] * 8
+    assert not set(splits["train"].rows % 80) & set(splits["validation"].rows % 80)
+    np.testing.assert_array_equal(splits["validation"].rows, again["validation"].rows)
+    config.data.holdout = 0.5  # in its place, not beside it
+    splits = open_data(config)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 80, "validation": 80}
+    for share, words in ((0.01, "none for the validation split; use more"), (0.999, "use less")):
+        config.data.holdout = share
+        with pytest.raises(EmotionError, match=f"^data.holdout: {share} of 160 .*{words}"):
+            open_data(config)
 
 
 N = 4
@@ -113,6 +127,7 @@ def nan(votes):
         ({"labels": None, "votes": -VOTES}, ["votes must be", "0 and above", "-1"]),
         ({"labels": None, "votes": VOTES[:, :7]}, ["[4, 8] or [4, 10]", "[4, 7]"]),
         ({"labels": None, "votes": VOTES[:3]}, ["[4, 8] or [4, 10]", "[3, 8]"]),
+        ({"labels": None, "votes": np.full((N, 10), 0.1)}, ["counts", "[4, 10] from 0.1 to 0.1"]),
         ({"labels": None, "votes": VOTES[0]}, ["[4, 8] or [4, 10]", "[8]"]),
         ({"labels": None, "votes": VOTES.astype(str)}, ["votes must be", "<U"]),
         ({"labels": None, "votes": VOTES.astype(complex)}, ["votes must be", "complex"]),

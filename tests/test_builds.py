@@ -5,6 +5,7 @@ import json
 import lzma
 import mmap
 import runpy
+import subprocess
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from emotion_jax.config import default_config
@@ -253,6 +255,36 @@ def test_a_cache_that_cannot_be_written(tmp_path):
     said = str(error.value)
     assert said.startswith(f"data.cache_dir: '{tmp_path}/file/cache/drawn_faces-")
     assert said.endswith("cannot be written (Not a directory); name another folder")
+
+
+def test_a_full_disk_is_told_in_one_sentence_and_built_anew(tmp_path):
+    """TensorFlow has errors of its own, which are no OSError."""
+    code = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+from emotion_jax.data.builds import build
+from emotion_jax.data.drawn_faces import DrawnFaces
+from emotion_jax.errors import run
+source = DrawnFaces(size=16, train_faces=24, validation_faces=8, seed=0)
+raise SystemExit(run(lambda: build(source, {str(tmp_path)!r})))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == 1 and "data.cache_dir" in said[0] and "File too large" in said[0]
+    assert len(build(DRAWN, tmp_path).targets["train"]) == 24
+
+
+def test_what_tensorflow_says_of_a_full_disk():
+    with pytest.raises(OSError, match="No space left on device"), records._system_errors():
+        raise tf.errors.ResourceExhaustedError(None, None, "faces-train; no room")
+
+
+def test_a_source_that_cannot_be_read_is_not_blamed_on_the_cache(tmp_path):
+    error = PermissionError(13, "Permission denied", "faces/1.png")
+    with pytest.raises(EmotionError, match="^data.dir: 'faces/1.png' .*Permission denied"):
+        build(Spy(fail_at=3, error=error), tmp_path)
 
 
 def test_a_damaged_build_is_named(tmp_path):

@@ -229,8 +229,17 @@ def test_an_array_file_is_held_out_from_too(tmp_path):
     sides = [set((splits[name].rows % 40).tolist()) for name in ("train", "validation")]
     assert sides[0] | sides[1] == set(range(40)) and not sides[0] & sides[1]
     save_arrays(tmp_path / "a.npz", Arrays(images, split % 2 * 2, labels=labels))
-    with pytest.raises(EmotionError, match="data.holdout: 0.5; this data has a test split"):
+    # Beside a test split, and with nothing to select on.
+    splits = open_data(config)
+    assert splits["test"].rows.tolist() == list(range(72, 80))
+    sides = [set((splits[name].rows % 40).tolist()) for name in ("train", "validation")]
+    assert sides[0] | sides[1] == set(range(40)) and not sides[0] & sides[1]
+    assert len(splits["train"]) + len(splits["validation"]) == 72
+    three = np.maximum(split, 2 * split[::-1])
+    save_arrays(tmp_path / "a.npz", Arrays(images, three, labels=labels))
+    with pytest.raises(EmotionError, match="data.holdout: 0.5; .* a validation and a test split"):
         open_data(config)
+    save_arrays(tmp_path / "a.npz", Arrays(images, split % 2 * 2, labels=labels))
     config.data.train_votes, config.data.holdout = "distribution", 0.0
     with pytest.raises(EmotionError, match="no faces in the validation split"):
         open_data(config)
@@ -247,6 +256,31 @@ def test_a_folder_without_validation_is_held_out_from(tmp_path):
     config.data.holdout = 0.25
     splits = open_data(config)
     assert splits["validation"].counts().tolist() == [1] * 8 and "test" not in splits
+
+
+def test_faces_that_would_be_left_out_in_silence_are_named(tmp_path):
+    faces = tmp_path / "faces"
+    write_faces(faces / "train" / "anger", 2)
+    write_faces(tmp_path / "more", 2)
+    (faces / "train" / "joy").symlink_to(tmp_path / "more")  # a whole class may lie elsewhere
+    assert read(faces, "train")[1] == [1] * 2 + [6] * 2
+    (faces / "train" / "anger" / "more").symlink_to(tmp_path / "more")
+    for ask in (lambda: read(faces, "train"), Folder(str(faces)).options):
+        with pytest.raises(EmotionError, match="anger/more' is a link to a folder"):
+            ask()
+    (faces / "train" / "anger" / "more").unlink()
+    write_faces(faces / "fear", 1)
+    with pytest.raises(EmotionError, match="fear' lies beside 'train'"):
+        read(faces, "train")
+
+
+def test_another_data_sets_numbers_are_not_taken_for_affectnets(tmp_path):
+    for code in range(1, 8):
+        write_faces(tmp_path / "train" / str(code), 1)
+    with pytest.raises(EmotionError, match="1 to 7, as RAF-DB counts"):
+        read(tmp_path, "train")
+    write_faces(tmp_path / "train" / "0", 1)
+    assert read(tmp_path, "train")[1] == list(range(8))
 
 
 def test_emotions_without_a_split_around_them_all_train(tmp_path):

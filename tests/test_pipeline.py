@@ -39,7 +39,7 @@ def make_split():
     images = rng.integers(0, 256, (RECORDS, 4, 6, 3), np.uint8)
     labels = rng.dirichlet(np.ones(8), FACES).astype(np.float32)
     weight = rng.uniform(0.5, 2, FACES).astype(np.float32)
-    return Split(SpyPixels(images), np.sort(rng.permutation(RECORDS)[:FACES]), labels, weight)
+    return Split(SpyPixels(images), np.sort(rng.permutation(RECORDS)[:FACES]), labels, weight, None)
 
 
 def batches(feed, order, start=0):
@@ -156,7 +156,7 @@ def test_a_split_counts_and_reads_its_faces():
     labels[4] = [0.3, 0, 0, 0.4, 0.3, 0, 0, 0]  # the largest share decides
     images = np.arange(6, dtype=np.uint8)[:, None, None, None]
     rows = np.array([5, 1, 4, 0, 2])
-    split = Split(ArrayPixels(images), rows, labels, np.ones(5, np.float32))
+    split = Split(ArrayPixels(images), rows, labels, np.ones(5, np.float32), None)
     assert len(split) == 5 and len(split.pixels) == 6 and split.pixels.shape == (1, 1, 1)
     assert split.counts().tolist() == [1, 0, 0, 3, 0, 0, 0, 1]
     assert split.read(np.array([3, 0, 2])).ravel().tolist() == [0, 5, 4]

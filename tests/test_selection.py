@@ -129,7 +129,7 @@ def test_votes_for_contempt_are_shared_out(tmp_path):
 
 @pytest.mark.parametrize(("memory", "feed"), [(3240, "resident"), (3239, "stream")])
 def test_auto_takes_resident_where_it_fits(monkeypatch, memory, feed):
-    split = Split(ArrayPixels(np.zeros((10, 4, 6, 3), np.uint8)), np.arange(10), None, None)
+    split = Split(ArrayPixels(np.zeros((10, 4, 6, 3), np.uint8)), np.arange(10), None, None, None)
     other = dataclasses.replace(split, rows=np.arange(5))
     # 10 + 5 faces of 72 bytes are 1,080, a third of 3,240.
     monkeypatch.setattr(sharding, "memory", lambda mesh: memory)

@@ -317,15 +317,21 @@ def test_a_loss_that_is_no_number_stops_the_run(faces, tmp_path, rate):
         train.train_and_evaluate(config, tmp_path)
 
 
-def test_other_faces_are_not_a_continuation(faces, finished, tmp_path):
-    import shutil
-
+@pytest.mark.parametrize("what", ["labels", "pixels", "validation"])
+def test_other_faces_are_not_a_continuation(faces, finished, tmp_path, what):
     with np.load(faces) as file:
-        arrays = Arrays(file["images"], file["split"], labels=(file["labels"] + 1) % 8)
-    save_arrays(tmp_path / "other.npz", arrays)
+        images, split, labels = file["images"].copy(), file["split"], file["labels"].copy()
+    match what:
+        case "labels":
+            labels = (labels + 1) % 8
+        case "pixels":
+            images[np.flatnonzero(split == 0)[0], 0, 0] ^= 1
+        case "validation":
+            labels[np.flatnonzero(split == 1)[0]] ^= 1
+    save_arrays(tmp_path / "other.npz", Arrays(images, split, labels=labels))
     shutil.copytree(finished, tmp_path / "run")
     config = make_config(str(tmp_path / "other.npz"), num_epochs=4)
-    with pytest.raises(EmotionError, match="trained on other faces"):
+    with pytest.raises(EmotionError, match="trained and measured on other faces"):
         train.train_and_evaluate(config, tmp_path / "run")
 
 
@@ -418,6 +424,20 @@ def test_a_run_begins_from_weights_and_resumes_without_them(faces, finished, tmp
     for folder in (part, whole):
         with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
             assert checkpoints.read_meta()["seed"] == mark != config.seed
+
+
+def test_weights_that_are_not_there_bind_no_workdir(faces, finished, tmp_path):
+    """They are told before the data is opened, and the corrected command is no other run."""
+    folder, nothing = tmp_path / "run", str(tmp_path / "nothing")
+    lost = str(tmp_path / "no_faces.npz")
+    with pytest.raises(EmotionError, match="nothing' is no workdir"):
+        train.train_and_evaluate(make_config(lost, init_from=nothing), folder)
+    with pytest.raises(EmotionError, match="distill.teachers: no .*nothing'"):
+        train.train_and_evaluate(make_config(lost, distill__teachers=(nothing,)), folder)
+    with pytest.raises(EmotionError, match="^grey: True, but"):
+        train.train_and_evaluate(make_config(faces, init_from=str(finished), grey=True), folder)
+    train.train_and_evaluate(make_config(faces, init_from=str(finished), num_epochs=1), folder)
+    assert len(rows(folder)) == 1
 
 
 def test_a_run_from_weights_draws_what_they_have_not_seen(faces, finished, tmp_path, monkeypatch):

@@ -14,6 +14,9 @@ from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS, one_hot, vote_targets
 
 SOURCES = ("drawn_faces", "ferplus", "affectnet", "folder", "arrays")
+# Of an array file that has nothing but training faces: the share to hold out where the config has
+# none.
+HELD_OUT = 0.1
 # Not a split: the training faces that evaluation would count, while some are held out.
 COUNTED = "counted"
 # What `data.dir` names. Empty, it would be the folder one stands in.
@@ -76,61 +79,66 @@ def open_data(config: Any) -> dict[str, Split]:
     Raises:
       EmotionError: the source is wrong, or a split is empty.
     """
-    records, marks = _read(config)
-    train_votes = config.data.train_votes
+    records = _read(config)
+    share, train_votes = config.data.holdout, config.data.train_votes
+    if config.data.source == "arrays" and list(records) == ["train"]:
+        share = share or HELD_OUT
     splits = {
         name: _split(read, train_votes if name == "train" else "majority")
         for name, read in records.items()
     }
-    if config.data.holdout and "train" in records:
+    if share and "train" in records:
         # What may be held out: evaluation counts the majority's faces alone.
         splits[COUNTED] = _split(records["train"], "majority")
     if config.data.num_classes < len(EMOTIONS):
         splits = {name: _first_classes(s, config.data.num_classes) for name, s in splits.items()}
     if config.data.drop_seen and "train" in splits:
-        splits["train"] = _drop_seen(splits, marks)
-    if config.data.holdout:
-        splits = _hold_out(splits, marks, config)
+        splits["train"] = _drop_seen(splits)
+    faces = len(splits.get("train", ()))
+    if share:
+        splits = _hold_out(splits, share, config.data.seed)
     splits = _select(splits, config)
-    for name in ("train", "validation"):
-        if not len(splits.get(name, ())):
-            hint = ""
-            if name == "validation" and not config.data.holdout:
-                hint = " data.holdout=0.1 holds out a tenth of training"
+    for name, other in (("train", "less"), ("validation", "more")):
+        if len(splits.get(name, ())):
+            continue
+        if share and faces:
             raise EmotionError(
-                f"data.source {config.data.source}: no faces in the {name} split; "
-                f"is '{config.data.dir}' whole?{hint}"
+                f"data.holdout: {share} of {faces} training faces leaves none for the {name} "
+                f"split; use {other}"
             )
+        hint = " data.holdout=0.1 holds out a tenth of training" if name == "validation" else ""
+        raise EmotionError(
+            f"data.source {config.data.source}: no faces in the {name} split; "
+            f"is '{config.data.dir}' whole?{hint}"
+        )
     return splits
 
 
 class _Records(NamedTuple):
-    """All faces of one split; `rows` are their places in `pixels`, of which votes or labels say."""
+    """All faces of one split: `rows` are their places in all else, votes or labels among it."""
 
     pixels: Pixels
     rows: np.ndarray
+    marks: np.ndarray
     labels: np.ndarray | None
     votes: np.ndarray | None
 
 
-def _read(config: Any) -> tuple[dict[str, _Records], dict[str, np.ndarray]]:
-    """The splits' records, and the marks of their pictures, by place, where they are needed."""
-    marks: dict[str, np.ndarray] = {}
+def _read(config: Any) -> dict[str, _Records]:
+    """The splits' records."""
     if config.data.source == "arrays":
         from emotion_jax.data.arrays import SPLITS, load_arrays
 
         _check_place(config.data)
         arrays = load_arrays(config.data.dir)
         all_pixels = ArrayPixels(_resized(arrays.images, config.image_size))
-        if config.data.holdout or config.data.drop_seen:
-            marks = dict.fromkeys(SPLITS, selection.digests(arrays.images))
+        marks = selection.digests(arrays.images)
         places = {name: np.flatnonzero(arrays.split == i) for i, name in enumerate(SPLITS)}
-        found = {
-            name: _Records(all_pixels, rows, arrays.labels, arrays.votes)
+        return {
+            name: _Records(all_pixels, rows, marks, arrays.labels, arrays.votes)
             for name, rows in places.items()
             if len(rows)
         }
-        return found, marks
     source = make_source(config)
     # Reads the files: what is missing is told before TensorFlow's import.
     options = source.options()
@@ -140,43 +148,37 @@ def _read(config: Any) -> tuple[dict[str, _Records], dict[str, np.ndarray]]:
     records = {}
     for name, targets in built.targets.items():
         labels, votes = (targets, None) if source.targets == "label" else (None, targets)
-        records[name] = _Records(built.pixels(name), np.arange(len(targets)), labels, votes)
-    return records, built.digests
+        rows, marks = np.arange(len(targets)), built.digests[name]
+        records[name] = _Records(built.pixels(name), rows, marks, labels, votes)
+    return records
 
 
-def _drop_seen(splits: dict[str, Split], marks: dict[str, np.ndarray]) -> Split:
-    """The training faces whose pictures are in no other split; `marks` as in `_hold_out`."""
-    others = [name for name in splits if name not in ("train", COUNTED)]
-    seen = [marks[name][splits[name].rows] for name in others]
-    train = splits["train"]
-    found = np.isin(marks["train"][train.rows], np.concatenate([np.zeros(0, np.uint64), *seen]))
-    return _part(train, np.flatnonzero(~found))
+def _drop_seen(splits: dict[str, Split]) -> Split:
+    """The training faces whose pictures are in no other split."""
+    train, others = splits["train"], [splits[name] for name in splits.keys() - {"train", COUNTED}]
+    seen = np.concatenate([np.zeros(0, np.uint64), *(split.marks for split in others)])
+    return _part(train, np.flatnonzero(~np.isin(train.marks, seen)))
 
 
-def _hold_out(
-    splits: dict[str, Split], marks: dict[str, np.ndarray], config: Any
-) -> dict[str, Split]:
-    """Part of training as "validation", to select on; the source's validation becomes "test".
-
-    `marks` has those of every record of each split.
-    """
-    if "test" in splits:
+def _hold_out(splits: dict[str, Split], share: float, seed: int) -> dict[str, Split]:
+    """Part of training as "validation", to select on; the source's validation becomes "test"."""
+    if {"validation", "test"} <= splits.keys():
         raise EmotionError(
-            f"data.holdout: {config.data.holdout}; this data has a test split of its own, use 0"
+            f"data.holdout: {share}; this data has a validation and a test split of its own, use 0"
         )
     counted = splits.pop(COUNTED, None)
     if not len(splits.get("train", ())) or counted is None:
         return splits
     train, classes = splits["train"], splits["train"].labels.argmax(1)
-    held = selection.hold_out(
-        classes, marks["train"][train.rows], config.data.holdout, config.data.seed
-    )
+    held = selection.hold_out(classes, train.marks, share, seed)
     judged = np.isin(counted.rows, train.rows[held])
     parts = {
         "train": _part(train, np.flatnonzero(~held)),
         "validation": _part(counted, np.flatnonzero(judged)),
     }
-    return {**parts, "test": splits["validation"]} if "validation" in splits else parts
+    for name in splits.keys() & {"validation", "test"}:
+        parts["test"] = splits[name]
+    return parts
 
 
 def _select(splits: dict[str, Split], config: Any) -> dict[str, Split]:
@@ -205,18 +207,19 @@ def _first_classes(split: Split, count: int) -> Split:
 
 
 def _part(split: Split, places: np.ndarray) -> Split:
-    return Split(split.pixels, split.rows[places], split.labels[places], split.weight[places])
+    arrays = split.rows, split.labels, split.weight, split.marks
+    return Split(split.pixels, *(array[places] for array in arrays))
 
 
 def _split(records: _Records, rule: Any) -> Split:
-    pixels, rows, labels, votes = records
+    pixels, rows, marks, labels, votes = records
     if labels is not None:
         targets = one_hot(labels[rows])
     else:
         assert votes is not None
         targets, keep = vote_targets(votes[rows], rule)
         rows, targets = rows[keep], targets[keep]
-    return Split(pixels, rows, targets, np.ones(len(rows), np.float32))
+    return Split(pixels, rows, targets, np.ones(len(rows), np.float32), marks[rows])
 
 
 def _resized(images: np.ndarray, size: int) -> np.ndarray:

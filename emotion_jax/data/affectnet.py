@@ -83,7 +83,7 @@ class AffectNet:
     def options(self) -> dict[str, Any]:
         lists, root = self._lists(), self._root()
         # The folder too: another one may have the same lists, and other pictures.
-        options = {"version": 2, "size": self.size, "folder": str(root.resolve())}
+        options = {"version": 3, "size": self.size, "folder": str(root.resolve())}
         if lists:
             pictures = self._image_roots()[0]
             # The pictures' names: what was missing may have been added. Their 420,000 sizes and
@@ -97,8 +97,12 @@ class AffectNet:
                 "crop_shift": self.crop_shift,
             }
         found = {
-            split: files.listing_sha256(place, files.walk(place), stat=True)
-            for split, place in self._sets().items()
+            split: [
+                # Resolved: either may be a link to another disk.
+                files.listing_sha256(place, files.walk(place), stat=True)
+                for place in ((folder / "images").resolve(), (folder / "annotations").resolve())
+            ]
+            for split, folder in self._sets().items()
         }
         return {**options, "layout": "2021 npy", "lists": found}
 

@@ -100,7 +100,7 @@ def parse_number(text: str) -> float:
 
 def csv_rows(path: Path) -> Iterator[Row]:
     """The rows of a list, with a header or without, each checked as far as a list allows."""
-    columns, seen = COLUMNS, set[str]()
+    columns, seen, first = COLUMNS, set[str](), True
     try:
         # "-sig": spreadsheets put a mark of three bytes first.
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
@@ -112,7 +112,8 @@ def csv_rows(path: Path) -> Iterator[Row]:
                     cells = [cell.strip() for cell in next(csv.reader([text.rstrip("\r\n")]))]
                 except csv.Error:
                     cells = []
-                if line == 0 and (names := _header(path, cells)):
+                names, first = _header(path, cells) if first else [], False
+                if names:
                     columns = names
                 elif len(cells) < len(columns):
                     name = cells[0] if cells else ""

@@ -6,15 +6,18 @@ Such a file holds `images` uint8 `[N, H, W, C]`, or the same pictures losslessly
 (`pictures` uint8, their bytes end to end, `offsets` int64 `[N + 1]`, and `channels`, 1 or 3 if
 it is not there); `labels` int `[N]`, or `votes` `[N, 8]` or `[N, 10]` (the orders of
 `labels.EMOTIONS` and `labels.VOTES`); and `split` int `[N]`: 0 train, 1 validation, 2 test.
-Without `split` a tenth of the faces, drawn always alike, validates.
+Without `split` all are to train on, and a tenth of them is held out unless `data.holdout` says
+otherwise.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +29,6 @@ from emotion_jax.errors import EmotionError
 from emotion_jax.labels import EMOTIONS, VOTES
 
 SPLITS = ("train", "validation", "test")
-# Of a file without `split`: the share of the faces, drawn always alike, that validates.
-HELD_OUT = 0.1
 # Faces in memory take at most so many times what the file does, once they take much at all: a file
 # of a few kilobytes may claim, or unpack into, more than any machine has.
 MAX_RATIO, MUCH = 100, 1 << 28
@@ -85,14 +86,25 @@ def save_arrays(path: str | Path, arrays: Arrays, *, compress: bool = False) -> 
         content["channels"] = np.array(arrays.images.shape[-1])
     else:
         content["images"] = arrays.images
+    with _half_written(path) as half:
+        with half.open("wb") as file:
+            np.savez(file, **content)
+        os.replace(half, os.path.expanduser(path))
+
+
+@contextlib.contextmanager
+def _half_written(path: str | Path) -> Iterator[Path]:
+    """A file beside `path` to write first; it is gone at the end.
+
+    Raises:
+      EmotionError: what is done with it fails for the system's reasons.
+    """
     path = Path(os.path.expanduser(path))
     half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with half.open("wb") as file:
-                np.savez(file, **content)
-            os.replace(half, path)
+            yield half
         finally:
             half.unlink(missing_ok=True)
     except OSError as error:
@@ -101,8 +113,14 @@ def save_arrays(path: str | Path, arrays: Arrays, *, compress: bool = False) -> 
         ) from error
 
 
+def _check_writable(path: str) -> None:
+    """Finds out before a whole source is read whether its array file can be written."""
+    with _half_written(path) as half:
+        half.touch()
+
+
 def load_arrays(path: str | Path) -> Arrays:
-    """Reads an array file and checks it; a file without `split` gets a seeded one.
+    """Reads an array file and checks it; without `split` all faces are to train on.
 
     Raises:
       EmotionError: no such file, not an array file, or arrays that do not belong together.
@@ -132,7 +150,7 @@ def load_arrays(path: str | Path) -> Arrays:
     if ("labels" in content) == ("votes" in content):
         raise EmotionError(f"'{path}' needs either 'labels' or 'votes'; its arrays are: {has}")
     images = content["images"] if "images" in content else _decode(path, content)
-    split = content["split"] if "split" in content else _hold_out(images.shape)
+    split = content.get("split", np.zeros(images.shape[:1], np.uint8))
     arrays = Arrays(images, split, content.get("labels"), content.get("votes"))
     _check(path, arrays)
     return arrays
@@ -145,15 +163,6 @@ def _check_bytes(path: Path, needed: int) -> None:
             f"'{path}' would take {needed / 1e9:.1f} GB, far more than faces of such a file do; "
             "make it anew"
         )
-
-
-def _hold_out(shape: tuple[int, ...]) -> np.ndarray:
-    """A split of our own, for pictures of this shape."""
-    count = shape[0] if shape else 0
-    order = np.random.default_rng(0).permutation(count)
-    split = np.zeros(count, np.uint8)
-    split[order[: round(count * HELD_OUT)]] = SPLITS.index("validation")
-    return split
 
 
 def _check(path: Path, a: Arrays) -> None:
@@ -191,10 +200,13 @@ def _check(path: Path, a: Arrays) -> None:
             path,
             a.votes,
             "votes",
-            f"[{n}, {len(EMOTIONS)}] or [{n}, {len(VOTES)}] finite numbers of 0 and above",
+            f"[{n}, {len(EMOTIONS)}] or [{n}, {len(VOTES)}] finite numbers of 0 and above; "
+            f"of {len(VOTES)}, counts",
             a.votes.shape in ((n, len(EMOTIONS)), (n, len(VOTES)))
             and a.votes.dtype.kind in "iuf"
-            and _within(a.votes, 0, np.inf),
+            and _within(a.votes, 0, np.inf)
+            # Of ten votes single ones are dropped: of shares nothing would be left.
+            and (a.votes.shape[1] == len(EMOTIONS) or a.votes.max(initial=0) > 1),
         )
 
 
@@ -278,6 +290,7 @@ def main() -> None:
     from emotion_jax.data import make_source
 
     check_config(holder.value)
+    _check_writable(output.value)
     source = make_source(holder.value)
     arrays = collect(source)
     save_arrays(output.value, arrays, compress=compress.value)

@@ -24,7 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from emotion_jax.data.records import RecordPixels, RecordWriter, damaged, picture_shape
 from emotion_jax.data.selection import digests
 from emotion_jax.data.sources import Example, Source
-from emotion_jax.data.tally import no_faces, source_report, summary
+from emotion_jax.data.tally import UNREADABLE, no_faces, source_report, summary
 from emotion_jax.errors import EmotionError
 
 # Goes up with every change of what a build holds, so that no cache serves the old.
@@ -133,6 +133,8 @@ def _write(source: Source, folder: Path, options: str) -> None:
     print(f"built: {', '.join(f'{n} {split}' for split, n in counts.items())}", flush=True)
     if report is not None:
         print(f"{summary(report)}; names in {folder / REPORT}", flush=True)
+        if UNREADABLE in report["dropped"]:
+            print(f"where you replace such a picture, delete {folder}, too", flush=True)
 
 
 def _noted(
@@ -145,7 +147,7 @@ def _noted(
         return source.rows_read(split) if hasattr(source, "rows_read") else len(targets)
 
     line = progress.add_task(split, total=total, of=f" of {total:,}" if total else "")
-    for example in source.examples(split):
+    for example in _told(source.examples(split)):
         targets.append(example[source.targets])
         marks.append(digests(example["image"][None]))
         if len(targets) % _EVERY == 0:
@@ -155,6 +157,17 @@ def _noted(
         raise no_faces(source, split)
     count = read()  # it was about as many as were said
     progress.update(line, completed=count, total=count, of=f" of {count:,}")
+
+
+def _told(examples: Iterator[Example]) -> Iterator[Example]:
+    """The examples; where the source cannot be read, the cache is not to blame."""
+    try:
+        yield from examples
+    except OSError as error:
+        raise EmotionError(
+            f"data.dir: '{error.filename}' cannot be read ({error.strerror or error}); try again "
+            "once it can"
+        ) from error
 
 
 def _progress() -> Progress:

@@ -12,14 +12,21 @@ from emotion_jax.data.tally import DroppedError
 from emotion_jax.errors import EmotionError
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path, *, links: bool = True) -> Iterator[Path]:
     """Every file below a folder that is not hidden, sorted; links to folders are not followed.
 
     Raises:
-      EmotionError: a folder cannot be read; left out in silence, its faces would be missed.
+      EmotionError: a folder cannot be read or, unless `links`, is a link; left out in silence, its
+        faces would be missed.
     """
     for place, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for path in (Path(place) / name for name in folders):
+            if not links and path.is_symlink():
+                raise EmotionError(
+                    f"data.dir: '{path}' is a link to a folder, which might lead in a circle; "
+                    f"link the files in it, or '{folder}' as a whole"
+                )
         yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
 
 

@@ -22,6 +22,10 @@ SPLITS = {
 }
 
 
+# Another data set's numbers, which would all be taken for other emotions.
+RAF_DB = set("1234567")
+
+
 @dataclasses.dataclass(frozen=True)
 class Picture:
     """A file and what its folder says of it."""
@@ -60,7 +64,7 @@ class Folder:
         found = {
             split: {
                 # By the place: two of them may have one emotion, "happy" and "joy".
-                place.name: [label, files.listing_sha256(root, files.walk(place), stat=True)]
+                place.name: [label, files.listing_sha256(root, _files(place), stat=True)]
                 for place, label in self._classes(split)
             }
             for split in self.splits()
@@ -104,8 +108,14 @@ class Folder:
                         f"data.dir: '{found[split]}' and '{path}' are both the {split} split; put "
                         "what they hold into one"
                     )
-        if not found and any(_is_emotion(path) for path in inside):
+        emotions = [path for path in inside if _is_emotion(path)]
+        if emotions and not found:
             return {"train": root}
+        if emotions:
+            raise EmotionError(
+                f"data.dir: '{emotions[0]}' lies beside '{found.popitem()[1].name}', so that its "
+                "faces would be in no split; move it into one, or out of the folder"
+            )
         if "train" not in found:
             what = "has no folder 'train'" if root.is_dir() else "is no folder"
             raise EmotionError(
@@ -130,12 +140,17 @@ class Folder:
                 f"data.dir: '{place}' has no folder of an emotion; put each face into the one of "
                 f"its emotion: {', '.join(EMOTIONS)}"
             )
+        if {path.name for path, _ in codes} == RAF_DB:
+            raise EmotionError(
+                f"data.dir: '{place}' has the folders 1 to 7, as RAF-DB counts them, from surprise "
+                "to neutral; AffectNet counts from 0 (neutral), so name them by their emotions"
+            )
         return sorted(codes, key=lambda item: item[1])
 
     def _pictures(self, split: str) -> Iterator[Picture]:
         root = self._root()
         for place, label in self._classes(split):
-            for path in files.walk(place):
+            for path in _files(place):
                 yield Picture(path.relative_to(root).as_posix(), path, label)
 
     def _read(self, picture: Picture) -> Example:
@@ -145,6 +160,10 @@ class Folder:
             raise DroppedError("no picture")
         image = resize(read_picture(picture.path).image, self.size, self.size)
         return {"image": image, "label": picture.label}
+
+
+def _files(place: Path) -> Iterator[Path]:
+    return files.walk(place, links=False)
 
 
 def _is_emotion(folder: Path) -> bool:

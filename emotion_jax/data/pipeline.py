@@ -59,12 +59,14 @@ class Split:
       rows: the records that count, int64 `[N]`.
       labels: their distributions over the emotions, float32 `[N, K]`.
       weight: of each in the loss and the metrics, float32 `[N]`.
+      marks: of their pictures, uint64 `[N]`; see `selection.digests`.
     """
 
     pixels: Pixels
     rows: np.ndarray
     labels: np.ndarray
     weight: np.ndarray
+    marks: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)

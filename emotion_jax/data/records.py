@@ -8,6 +8,8 @@ half the room, and ten times as long or more to decode (docs/performance.md). Bu
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import math
 import mmap
 import os
@@ -84,12 +86,14 @@ class RecordWriter:
         self._writer = tfds.core.SequentialWriter(
             info, max_examples_per_shard=SHARD_BYTES // math.prod(self._shape)
         )
-        self._writer.initialize_splits(list(source.splits()))
+        with _system_errors():
+            self._writer.initialize_splits(list(source.splits()))
 
     def write(self, split: str, examples: Iterable[Example]) -> np.ndarray:
         """Writes a whole split; returns the places of its pixels, as `RecordPixels` has them."""
-        self._writer.add_examples({split: examples})
-        self._writer.close_splits([split])
+        with _system_errors():
+            self._writer.add_examples({split: examples})
+            self._writer.close_splits([split])
         header, places = _image_header(math.prod(self._shape)), []
         for number, path in enumerate(_shards(self._folder, split)):
             with path.open("rb", buffering=0) as file:
@@ -98,6 +102,18 @@ class RecordWriter:
                     places.append((number, at + head.index(header) + len(header)))
                     at += _BEFORE + int.from_bytes(head[:_LENGTH], "little") + _AFTER
         return np.array(places, np.int64).reshape(-1, 2)
+
+
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raises what TensorFlow says of a full disk, and of others that fail, as an OSError."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        full = isinstance(error, tf.errors.ResourceExhaustedError)
+        code = errno.ENOSPC if full else errno.EIO
+        reason = os.strerror(code) if full else error.message.splitlines()[0]
+        raise OSError(code, reason) from error
 
 
 def _shards(folder: Path, split: str) -> list[Path]:

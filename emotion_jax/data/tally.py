@@ -17,6 +17,10 @@ if TYPE_CHECKING:  # OpenCV: only who reads pictures waits for it
     from emotion_jax.images import Reduced
 
 
+# Why a row yields no face, where its picture is there and no picture.
+UNREADABLE = "unreadable picture"
+
+
 class Report(TypedDict):
     """What a reading came to: rows = those kept + those dropped."""
 
@@ -132,4 +136,4 @@ def read_picture(path: Path, most: float = 1) -> Reduced:
     except PictureTooLargeError as error:
         raise DroppedError("picture too large") from error
     except (EmotionError, OSError, MemoryError) as error:
-        raise DroppedError("unreadable picture") from error
+        raise DroppedError(UNREADABLE) from error

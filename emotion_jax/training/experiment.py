@@ -81,9 +81,12 @@ class Experiment:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with the faces trained on: their number, places and labels."""
-        train = self.splits["train"]
-        return hashlib.sha256(train.rows.tobytes() + train.labels.tobytes()).hexdigest()[:16]
+        """Changes with the faces to train and to select on: number, places, labels, pixels."""
+        mark = hashlib.sha256()
+        for split in (self.splits["train"], self.splits["validation"]):
+            for array in (split.rows, split.labels, split.marks):
+                mark.update(np.ascontiguousarray(array).data)
+        return mark.hexdigest()[:16]
 
     @cached_property
     def teachers(self) -> tuple[Teacher, ...]:

@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from emotion_jax.errors import EmotionError
-from emotion_jax.inference import read_variables
+from emotion_jax.inference import check_weights, read_variables
 from emotion_jax.models.widening import widen
 from emotion_jax.steps import TrainState
+from emotion_jax.training.teachers import find_teacher
 from emotion_jax.weights import flatten, name_of
 
 # What the weights must have been trained with for the run to begin where they ended.
@@ -34,6 +35,18 @@ class Beginning(NamedTuple):
     drawn: list[str]
     width: float | None
     mark: int
+
+
+def check_weights_of(config: Any) -> None:
+    """Finds out whether the weights are there that a run begins with and learns from.
+
+    Raises:
+      EmotionError: some are not.
+    """
+    if config.init_from:
+        check_weights(config.init_from)
+    for path in config.distill.teachers:
+        find_teacher(path)
 
 
 def begin_from(path: str, state: TrainState, meta: dict[str, Any]) -> Beginning:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -47,12 +48,22 @@ def load_teachers(paths: Sequence[str], emotions: Sequence[str]) -> tuple[Teache
     return tuple(_load(path, list(emotions)) for path in paths)
 
 
-def _load(path: str, emotions: list[str]) -> Teacher:
+def find_teacher(path: str) -> Path:
+    """The folder of exported weights, or of shipped ones by their name.
+
+    Raises:
+      EmotionError: there are no such weights.
+    """
     folder = find_weights(path)
     if not os.path.isfile(folder / WEIGHTS):
         raise EmotionError(
             f"distill.teachers: no {WEIGHTS} in '{path}'; python -m emotion_jax.export writes it"
         )
+    return folder
+
+
+def _load(path: str, emotions: list[str]) -> Teacher:
+    folder = find_teacher(path)
     meta = read_meta(folder)
     model, spec, shapes = model_from_meta(meta)
     if meta["emotions"] != emotions:
