@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -86,7 +87,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         words = FLAGS(argv)[1:]
     except flags.Error as error:
-        what = " ".join(str(error).split()).rstrip(".")
+        # Of some values absl says a pair: the reason, and the value once more.
+        what = re.sub(r"\('(.*?)', .*?\)", r"\1", " ".join(str(error).split()).rstrip(".?! "))
         raise EmotionError(f"{what}; python predict.py --help lists the flags") from error
     for name in ("model", "output", "video"):
         if FLAGS[name].value == "":

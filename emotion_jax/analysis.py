@@ -52,7 +52,7 @@ class Labelled:
 
 def analyze(
     image: Picture | Iterable[Picture],
-    predictor: Predictor | None = None,
+    predictor: Predictor | str | os.PathLike[str] | None = None,
     *,
     finder: faces.Finder = faces.DEFAULT,
     source: str | None = None,
@@ -62,7 +62,8 @@ def analyze(
     Args:
       image: a path, or uint8 `[H, W, 3]`, RGB (what OpenCV reads is BGR: `image[..., ::-1]`); or
         several of them, in a list.
-      predictor: from `load_predictor`; by default the shipped one, loaded at the first call.
+      predictor: from `load_predictor`, or what that takes, which is loaded at the first call; by
+        default the shipped one.
       finder: of the faces.
       source: what the rows call a single picture. By default its path, or "array"; arrays in a list
         are "array 0", "array 1", ... by their place.
@@ -81,7 +82,9 @@ def analyze(
     else:
         pictures = [(_name(one, f" {i}"), one) for i, one in enumerate(image)]
     rows = Rows()
-    for result in label_each(pictures, predictor or _default_predictor(), finder):
+    if predictor is None or isinstance(predictor, str | os.PathLike):
+        predictor = _load_once(None if predictor is None else os.fspath(predictor))
+    for result in label_each(pictures, predictor, finder):
         if isinstance(result, EmotionError):
             raise result
         rows += result.rows()
@@ -163,7 +166,7 @@ def _name(picture: Picture, number: str = "") -> str:
 
 
 @functools.cache
-def _default_predictor() -> Predictor:
+def _load_once(path: str | None) -> Predictor:
     from emotion_jax.inference import load_predictor  # JAX: only who predicts waits for it
 
-    return load_predictor()
+    return load_predictor(path)

@@ -64,7 +64,9 @@ def parse_flags(program: str, about: str) -> None:
     except flags.Error as error:
         raise EmotionError(f"{_sentence(error, known)}; {see}") from error
     if words:
-        raise EmotionError(f"'{words[0]}' belongs to no flag; {see}")
+        meant = [name for name in (words[0], f"configs/{words[0]}.py") if Path(name).is_file()]
+        hint = f"write --config={meant[0]}" if meant and path.config is None else see
+        raise EmotionError(f"'{words[0]}' belongs to no flag; {hint}")
     if path.config is None:
         raise no_config
 

@@ -28,6 +28,17 @@ def test_one_picture_one_call_all_faces(found, predictor, tmp_path):
     assert ej.analyze(array, predictor)[0]["source"] == "array"
 
 
+def test_weights_are_loaded_by_their_name_once(found, predictor, tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr("emotion_jax.inference.load_predictor", lambda path: loaded.append(path))
+    analysis._load_once.cache_clear()
+    monkeypatch.setattr(analysis, "label_each", lambda pictures, predictor, finder: [])
+    for each in (None, "mine", tmp_path, "mine", None):
+        ej.analyze(np.zeros((50, 50, 3), np.uint8), each)
+    assert loaded == [None, "mine", str(tmp_path)]
+    analysis._load_once.cache_clear()
+
+
 def test_no_face_means_no_row_and_no_call(found, predictor):
     assert ej.analyze(np.zeros((50, 50, 3), np.uint8), predictor) == []
     assert predictor.shapes == []

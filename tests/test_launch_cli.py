@@ -31,6 +31,8 @@ def test_help():
         ([QUICK, "--mode=test"], ["--mode=test", "train|eval"]),
         (["--config=absent.py"], ["'absent.py'", "configs/"]),
         ([], ["no --config"]),
+        (["quickstart"], ["'quickstart'", "write --config=configs/quickstart.py"]),
+        (["configs/quickstart.py"], ["write --config=configs/quickstart.py"]),
         ([QUICK, "--config.num_epochs=0"], ["num_epochs: 0", "at least 1"]),
         ([QUICK, "--config.model.name=resnet"], ["resnet", "simplenet"]),
         ([QUICK, "--config.data.source=imagenet"], ["data.source", "'imagenet'", "ferplus"]),

@@ -42,6 +42,9 @@ def test_a_folder_read_again_has_as_many_pictures(tmp_path):
 
 def test_find_images_says_what_is_not_there(tmp_path):
     (tmp_path / "notes.txt").touch()
+    (tmp_path / "a.MP4").touch()
+    with pytest.raises(EmotionError, match=r"a.MP4' is a film; use --video=.*a.MP4"):
+        paths.find_images(str(tmp_path / "a.MP4"))
     for pattern, message in (("", "no picture"), ("*.txt", "no picture"), ("x*", "not there")):
         with pytest.raises(EmotionError, match=message):
             paths.find_images(str(tmp_path / pattern))

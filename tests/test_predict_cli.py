@@ -93,6 +93,8 @@ def test_help_needs_nothing_heavy():
         (["--blur", "--image=b.jpg"], ["--blur", "--output"]),
         (["--min_face=0", "--image=b.jpg"], ["--min_face", "pixels"]),
         (["--start=early", "--video=a.mp4"], ["start", "early"]),
+        (["--mirrored=yes", "--image=a.png"], ["--mirrored=yes: Non-boolean argument to boolean"]),
+        (["--mirror"], ["'mirror'", "mean: mirrored; python predict.py --help"]),
         (["--cnn_model=a.dat", "--image=b.jpg"], ["--cnn_model", "--detector=cnn"]),
         (["--output=x"], ["nothing to read", "--image"]),
         (["--video="], ["--video is empty"]),

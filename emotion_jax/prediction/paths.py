@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from emotion_jax.errors import EmotionError
 from emotion_jax.images import SUFFIXES
 
+# What is read as a film; the same suffixes hold no picture.
+_FILMS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv")
 # What the name of an annotated picture ends in, beside its source.
 _MARK = "-emotions"
 # An annotated picture keeps the format of its source among these; any other becomes PNG.
@@ -27,9 +29,11 @@ def find_images(pattern: str) -> list[str]:
       paths, sorted, at least one.
 
     Raises:
-      EmotionError: nothing is there, or no picture is among what is there.
+      EmotionError: nothing is there, no picture is among what is there, or it is a film.
     """
     path = os.path.expanduser(pattern)
+    if os.path.isfile(path) and path.lower().endswith(_FILMS):
+        raise EmotionError(f"'{pattern}' is a film; use --video={pattern}")
     if os.path.isfile(path):  # before the glob: names may hold [ and ]
         return [path]
     is_folder = os.path.isdir(path)
