@@ -1,7 +1,7 @@
 """How well a network reads faces with glasses, in the dark, blurred, tilted, covered.
 
     python benchmarks/robustness.py --model=runs/quickstart
-    python benchmarks/robustness.py --data=FOLDER --output=robustness
+    python benchmarks/robustness.py --data=FOLDER --output=robustness [--only=glasses,darkness]
 
 Lays each kind of `corruptions.py` in three severities over the same faces and prints accuracy with
 its standard error, and what was lost to the faces as they are with that difference's own (the
@@ -37,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="as predict.py's; the shipped weights by default")
     parser.add_argument("--data", type=Path, help="FER+'s folder, or an array file")
+    parser.add_argument("--only", help="kinds, parted by commas; all by default")
     parser.add_argument("--faces", type=int, default=0, help="how many; 0 takes all")
     parser.add_argument("--sample", type=int, default=0, help="the number of the face to show")
     parser.add_argument("--seed", type=int, default=0, help="of what chance decides")
@@ -44,6 +45,9 @@ def main() -> None:
     flags = parser.parse_args()
     if flags.seed < 0:
         raise EmotionError(f"--seed: {flags.seed}; use 0 or more")
+    kinds = flags.only.split(",") if flags.only else list(CORRUPTIONS)
+    if unknown := [kind for kind in kinds if kind not in CORRUPTIONS]:
+        raise EmotionError(f"--only: no kind '{unknown[0]}'; use some of {', '.join(CORRUPTIONS)}")
     predictor = ej.load_predictor(flags.model)
     images, labels = load_faces(flags.data, predictor.spec.size, flags.faces)
     clean = predictor(images).argmax(1) == labels
@@ -51,7 +55,7 @@ def main() -> None:
     print("| " + " | ".join(["kind", *(f"severity {s}: right, lost" for s in SEVERITIES)]) + " |")
     print("|---" * (1 + len(SEVERITIES)) + "|")
     results = {"faces": len(images), "seed": flags.seed, "clean": summary(clean, clean)}
-    for name in CORRUPTIONS:
+    for name in kinds:
         found = []
         for severity in SEVERITIES:
             right = predictor(corrupt(images, name, severity, flags.seed)).argmax(1) == labels

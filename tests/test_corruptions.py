@@ -71,5 +71,9 @@ def test_the_benchmark_prints_a_table_and_leaves_json_and_a_picture(tmp_path):
             lost = results["clean"]["accuracy"] - found["accuracy"]
             assert found["lost"] == pytest.approx(lost, abs=1e-6)
     assert (tmp_path / "robustness.png").read_bytes()[:4] == b"\x89PNG"
+    done = subprocess.run([*command, "--only=glasses,blur"], capture_output=True, text=True)
+    assert [line.split()[1] for line in done.stdout.splitlines()[4:]] == ["glasses", "blur"]
+    done = subprocess.run([*command, "--only=fog"], capture_output=True, text=True)
+    assert done.returncode == 2 and "no kind 'fog'; use some of glasses" in done.stderr
     done = subprocess.run([*command, "--data=none"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: ")
