@@ -112,10 +112,15 @@ def _read_faces(path: Path) -> tuple[np.ndarray, np.ndarray]:
         images = np.stack([example["image"] for example in examples])
         votes = np.array([example["votes"] for example in examples])
     else:
+        from emotion_jax.data import HELD_OUT
         from emotion_jax.data.arrays import SPLITS, load_arrays
+        from emotion_jax.data.selection import digests, hold_out
 
         arrays = load_arrays(path)
         chosen = arrays.split == SPLITS.index("validation")
+        if not arrays.split.any():  # all to train on: what a run holds out of them by itself
+            codes = arrays.labels if arrays.votes is None else arrays.votes.argmax(1)
+            chosen = hold_out(codes, digests(arrays.images), HELD_OUT, 0)
         images = arrays.images[chosen]
         if arrays.labels is not None:
             return images, arrays.labels[chosen]

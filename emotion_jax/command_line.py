@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import sys
@@ -64,7 +65,8 @@ def parse_flags(program: str, about: str) -> None:
     except flags.Error as error:
         raise EmotionError(f"{_sentence(error, known)}; {see}") from error
     if words:
-        meant = [name for name in (words[0], f"configs/{words[0]}.py") if Path(name).is_file()]
+        # Not Path's: that raises for names that are too long for a file.
+        meant = [name for name in (words[0], f"configs/{words[0]}.py") if os.path.isfile(name)]
         hint = f"write --config={meant[0]}" if meant and path.config is None else see
         raise EmotionError(f"'{words[0]}' belongs to no flag; {hint}")
     if path.config is None:

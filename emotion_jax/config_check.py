@@ -39,7 +39,7 @@ def check_config(config: Any) -> None:
             raise EmotionError(f"{key}: '{values[key]}'; use one of {', '.join(choices)}")
     if not all(0 <= share <= 1 for share in config.schedule.milestones):
         raise EmotionError(f"schedule.milestones: {config.schedule.milestones}; must lie in 0..1")
-    if not config.data.cache_dir:
+    if not config.data.cache_dir and config.data.source != "arrays":
         raise EmotionError("data.cache_dir is empty; name a folder for builds")
     if not 0 <= config.data.holdout < 1:
         raise EmotionError(f"data.holdout: {config.data.holdout}; must be at least 0 and below 1")

@@ -35,6 +35,7 @@ from emotion_jax.image_spec import ImageSpec
 from emotion_jax.inference import Predictor, load_predictor
 from emotion_jax.keras.files import PREPROCESSING, convert, is_keras_file, read_keras
 from emotion_jax.preprocess import normalize
+from emotion_jax.training.conclude import NOT_ITS_FACES
 from emotion_jax.training.experiment import make_experiment
 from emotion_jax.training.workdir import read_config
 from emotion_jax.weights import save_weights
@@ -97,7 +98,7 @@ def main() -> None:
 def _from_run() -> tuple[Any, dict[str, Any]]:
     predictor = load_predictor(FLAGS.model)
     # What belongs to the unfinished run, not to its weights.
-    own = ("data", "teachers", "seed", "epoch", "running", "sha256")
+    own = ("faces", "teachers", "seed", "epoch", "running", "sha256")
     meta = {k: v for k, v in predictor.meta.items() if k not in own}
     if FLAGS.calibrate:
         meta["temperature"] = _calibrate(predictor)
@@ -113,7 +114,10 @@ def _calibrate(predictor: Predictor) -> float:
     config.num_devices = 1
     if FLAGS.data_dir is not None:
         config.data.dir = FLAGS.data_dir
-    split = make_experiment(config).splits["validation"]
+    experiment = make_experiment(config)
+    if not experiment.knows(predictor.meta):
+        print(NOT_ITS_FACES)
+    split = experiment.splits["validation"]
 
     @jax.jit
     def apply(images: jax.Array) -> Any:

@@ -159,21 +159,23 @@ def _start(
             f"'{workdir}' is at step {step}; ask for more, or use another --workdir"
         )
     state, meta = checkpoints.restore(state)
-    if meta.get("data") != experiment.fingerprint:
+    running = meta.get("running")
+    counted = isinstance(running, dict) and running.keys() == vars(metrics.empty(1)).keys()
+    if running is None or not counted or "faces" not in meta:
+        raise EmotionError(
+            f"'{workdir}' was begun by another version, which counted otherwise; use another "
+            "--workdir (predict.py reads this one)"
+        )
+    if not experiment.knows(meta):
         raise EmotionError(
             f"data.dir: '{workdir}' was trained and measured on other faces than "
-            f"'{config.data.dir}' holds; use another --workdir, or the same data"
+            f"'{config.data.dir}' holds; use another --workdir, or the same data (of a run that "
+            "has moved, copy data.cache_dir, too)"
         )
     if meta.get("teachers", []) != experiment.teacher_hashes:
         raise EmotionError(
             f"distill.teachers: '{workdir}' has learnt from others so far, or in another order; "
             "name the same, or use another --workdir"
-        )
-    running = meta.get("running")
-    if not isinstance(running, dict) or running.keys() != vars(metrics.empty(1)).keys():
-        raise EmotionError(
-            f"'{workdir}' was begun by another version, which counted otherwise; use another "
-            "--workdir (predict.py reads this one)"
         )
     say(f"resumed from step {step}")
     running = metrics.Metrics(**{key: np.array(x) for key, x in running.items()})
@@ -184,7 +186,7 @@ def _meta(
     experiment: Experiment, seed: int, epoch: int, running: metrics.Metrics
 ) -> dict[str, Any]:
     sums = {key: np.asarray(x).tolist() for key, x in vars(running).items()}
-    faces = {"data": experiment.fingerprint, "teachers": experiment.teacher_hashes}
+    faces = {"faces": experiment.fingerprint, "teachers": experiment.teacher_hashes}
     return {**experiment.meta, **faces, "seed": seed, "epoch": epoch, "running": sums}
 
 

@@ -212,7 +212,7 @@ def test_a_build_says_what_it_kept_and_writes_it_down(tmp_path, capfd):
         f"{report['rows']} rows read, kept {kept['train']} train, {kept['validation']} val" in said
     )
     assert "2 none" in said and "6 bad expression" in said and said.count("\n") == 4
-    assert said.endswith(f"where you replace such a picture, delete {built.folder}, too\n")
+    assert said.endswith(f"once you have replaced unreadable ones, delete {built.folder}\n")
     for split in ("train", "validation"):
         answers = known.kept(split)
         assert built.targets[split].tolist() == [a.label for a in answers]

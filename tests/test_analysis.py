@@ -1,5 +1,6 @@
 """One call from pictures to rows, with a network that answers without looking."""
 
+import functools
 import os
 import threading
 
@@ -31,12 +32,11 @@ def test_one_picture_one_call_all_faces(found, predictor, tmp_path):
 def test_weights_are_loaded_by_their_name_once(found, predictor, tmp_path, monkeypatch):
     loaded = []
     monkeypatch.setattr("emotion_jax.inference.load_predictor", lambda path: loaded.append(path))
-    analysis._load_once.cache_clear()
+    monkeypatch.setattr(analysis, "_load_once", functools.cache(analysis._load_once.__wrapped__))
     monkeypatch.setattr(analysis, "label_each", lambda pictures, predictor, finder: [])
     for each in (None, "mine", tmp_path, "mine", None):
         ej.analyze(np.zeros((50, 50, 3), np.uint8), each)
     assert loaded == [None, "mine", str(tmp_path)]
-    analysis._load_once.cache_clear()
 
 
 def test_no_face_means_no_row_and_no_call(found, predictor):

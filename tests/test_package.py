@@ -71,6 +71,7 @@ def test_the_lock_file_is_of_these_requirements():
 def test_links_lead_somewhere(page):
     """To files that are there, and to headings that these have."""
     links = re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / page).read_text())
+    assert links or page.name != "README.md"
     for link in links:
         name, _, heading = link.partition("#")
         target = (ROOT / page).parent / name if name else ROOT / page

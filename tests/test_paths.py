@@ -26,10 +26,11 @@ def test_find_images(tmp_path):
 
 def test_a_folder_read_again_has_as_many_pictures(tmp_path):
     """What was annotated beside its source is no source; a photo that is called so still is."""
-    for name in ("a.png", "b.gif", "c-emotions.jpg"):
+    names = ["A.png", "a.png", "b.gif", "c-emotions.jpg"]
+    for name in names:
         (tmp_path / name).touch()
     first = paths.find_images(str(tmp_path))
-    assert [os.path.basename(path) for path in first] == ["a.png", "b.gif", "c-emotions.jpg"]
+    assert [os.path.basename(path) for path in first] == names
     targets = paths.choose_targets(first, tmp_path)
     for target in targets.values():
         assert not os.path.exists(target)

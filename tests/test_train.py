@@ -174,6 +174,17 @@ def test_eval_reports_the_best_checkpoint_as_training_measured_it(faces, finishe
     assert f"accuracy {100 * best['val/accuracy']:.1f} %" in said
 
 
+def test_eval_says_where_faces_may_have_been_learnt(faces, finished, capsys):
+    conclude.evaluate_workdir(make_config(faces), finished)
+    assert conclude.NOT_ITS_FACES not in capsys.readouterr().out
+    with np.load(faces) as file:
+        arrays = Arrays(file["images"], 1 - file["split"], labels=file["labels"])
+    save_arrays(finished.parent / "swapped.npz", arrays)
+    conclude.evaluate_workdir(make_config(str(finished.parent / "swapped.npz")), finished)
+    assert conclude.NOT_ITS_FACES in capsys.readouterr().out
+    conclude.evaluate_workdir(make_config(faces), finished)  # its scores are there again
+
+
 def test_all_streams_are_measured_by_one_program(faces):
     experiment = make_experiment(make_config(faces))
     variables = eval_variables(experiment.init_state())

@@ -83,7 +83,7 @@ class AffectNet:
     def options(self) -> dict[str, Any]:
         lists, root = self._lists(), self._root()
         # The folder too: another one may have the same lists, and other pictures.
-        options = {"version": 3, "size": self.size, "folder": str(root.resolve())}
+        options = {"version": 2, "size": self.size, "folder": str(root.resolve())}
         if lists:
             pictures = self._image_roots()[0]
             # The pictures' names: what was missing may have been added. Their 420,000 sizes and
@@ -161,7 +161,14 @@ class AffectNet:
     def _sets(self) -> dict[str, Path]:
         """The folders of the layout of 2021 that are there."""
         found = {split: self._root() / name for split, name in SETS.items()}
-        return {split: path for split, path in found.items() if (path / "annotations").is_dir()}
+        found = {split: path for split, path in found.items() if (path / "annotations").is_dir()}
+        for path in found.values():
+            if not (path / "images").is_dir():
+                raise EmotionError(
+                    f"data.dir: '{path}' has annotations, but no folder 'images'; put the faces "
+                    "there"
+                )
+        return found
 
     def _image_roots(self) -> list[Path]:
         """Where the paths of the lists may start; a link to another disk counts as inside."""

@@ -134,7 +134,7 @@ def _write(source: Source, folder: Path, options: str) -> None:
     if report is not None:
         print(f"{summary(report)}; names in {folder / REPORT}", flush=True)
         if UNREADABLE in report["dropped"]:
-            print(f"where you replace such a picture, delete {folder}, too", flush=True)
+            print(f"once you have replaced unreadable ones, delete {folder}", flush=True)
 
 
 def _noted(
@@ -147,7 +147,7 @@ def _noted(
         return source.rows_read(split) if hasattr(source, "rows_read") else len(targets)
 
     line = progress.add_task(split, total=total, of=f" of {total:,}" if total else "")
-    for example in _told(source.examples(split)):
+    for example in _told(source, split):
         targets.append(example[source.targets])
         marks.append(digests(example["image"][None]))
         if len(targets) % _EVERY == 0:
@@ -159,14 +159,14 @@ def _noted(
     progress.update(line, completed=count, total=count, of=f" of {count:,}")
 
 
-def _told(examples: Iterator[Example]) -> Iterator[Example]:
-    """The examples; where the source cannot be read, the cache is not to blame."""
+def _told(source: Source, split: str) -> Iterator[Example]:
+    """A split's examples; where the source cannot be read, the cache is not to blame."""
     try:
-        yield from examples
+        yield from source.examples(split)
     except OSError as error:
         raise EmotionError(
-            f"data.dir: '{error.filename}' cannot be read ({error.strerror or error}); try again "
-            "once it can"
+            f"data.dir: '{error.filename or source.name}' cannot be read "
+            f"({error.strerror or error}); try again once it can"
         ) from error
 
 

@@ -23,7 +23,7 @@ SPLITS = {
 
 
 # Another data set's numbers, which would all be taken for other emotions.
-RAF_DB = set("1234567")
+RAF_DB = set(range(1, 8))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,12 +140,19 @@ class Folder:
                 f"data.dir: '{place}' has no folder of an emotion; put each face into the one of "
                 f"its emotion: {', '.join(EMOTIONS)}"
             )
-        if {path.name for path, _ in codes} == RAF_DB:
+        if self._numbers() == RAF_DB:
             raise EmotionError(
                 f"data.dir: '{place}' has the folders 1 to 7, as RAF-DB counts them, from surprise "
                 "to neutral; AffectNet counts from 0 (neutral), so name them by their emotions"
             )
         return sorted(codes, key=lambda item: item[1])
+
+    def _numbers(self) -> set[int]:
+        """The numbers that folders of emotions are called by, in any split."""
+        names = (
+            path.name.strip() for place in self._folders().values() for path in place.iterdir()
+        )
+        return {int(name) for name in names if name.isdecimal() and name.isascii()}
 
     def _pictures(self, split: str) -> Iterator[Picture]:
         root = self._root()

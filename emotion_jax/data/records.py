@@ -112,7 +112,7 @@ def _system_errors() -> Iterator[None]:
     except tf.errors.OpError as error:
         full = isinstance(error, tf.errors.ResourceExhaustedError)
         code = errno.ENOSPC if full else errno.EIO
-        reason = os.strerror(code) if full else error.message.splitlines()[0]
+        reason = os.strerror(code) if full else (error.message.splitlines() or ["failed"])[0]
         raise OSError(code, reason) from error
 
 

@@ -64,7 +64,7 @@ def load_instantly(path: str | Path | None, folder: Path | None) -> Predictor:
             kept = folder / _name(weights)
             if kept.is_file():
                 return _read(kept, weights)
-    if kept is not None and sys.stderr.isatty():
+    if kept is not None and not _unfit(kept).exists() and sys.stderr.isatty():
         print("compiling the network; later starts need not", file=sys.stderr)
     predictor = emotion_jax.load_predictor(path)
     if kept is not None and not _unfit(kept).exists():

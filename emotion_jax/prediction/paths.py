@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
 
 from emotion_jax.errors import EmotionError
@@ -58,8 +59,8 @@ def find_images(pattern: str) -> list[str]:
 
 def _source_of(name: str) -> str:
     """What an annotated picture beside its source was made of, its suffix left out; "" for none."""
-    stem = os.path.splitext(name)[0]
-    return stem.removesuffix(_MARK) if stem.endswith(_MARK) else ""
+    match = re.fullmatch(rf"(.*){_MARK}(-\d+)?", os.path.splitext(name)[0], re.S)
+    return match[1] if match else ""
 
 
 def find_all(paths: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -23,6 +23,7 @@ from emotion_jax.checkpoint import Checkpoints
 from emotion_jax.data.pipeline import Stream
 from emotion_jax.errors import EmotionError
 from emotion_jax.host.atomic import replace_text
+from emotion_jax.host.stopping import say
 from emotion_jax.inference import model_from_meta
 from emotion_jax.labels import EMOTIONS
 from emotion_jax.preprocess import luminance
@@ -34,6 +35,10 @@ from emotion_jax.training.reliability import plot_reliability
 SHOWN = 32
 # The best checkpoint's scores, as the tables say them.
 SCORES = "scores.json"
+
+
+# Of scores that may be of what was learnt.
+NOT_ITS_FACES = "note: these are other faces than the run selected on, or it was trained on some"
 
 
 def evaluate_workdir(config: Any, workdir: str | Path) -> None:
@@ -138,6 +143,8 @@ def _best_model(experiment: Experiment, checkpoints: Checkpoints, workdir: Path)
                 f"'{workdir}' holds a network of {key} {meta.get(key)}, the config asks for "
                 f"{mine[key]}; use another --workdir, or that run's config"
             )
+    if not experiment.knows(meta):
+        say(NOT_ITS_FACES)
     *_, shapes = model_from_meta(meta)
     return sharding.replicate(experiment.mesh, checkpoints.read_model(shapes))
 

@@ -88,6 +88,10 @@ class Experiment:
                 mark.update(np.ascontiguousarray(array).data)
         return mark.hexdigest()[:16]
 
+    def knows(self, meta: dict[str, Any]) -> bool:
+        """Whether a checkpoint was trained and measured on these very faces."""
+        return meta.get("faces") == self.fingerprint
+
     @cached_property
     def teachers(self) -> tuple[Teacher, ...]:
         """Whose answers are learnt, read when first asked for: training alone needs them."""
