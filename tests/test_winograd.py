@@ -148,9 +148,16 @@ def test_training_takes_the_same_step(model):
         jax.tree.map(lambda a, b: np.asarray(a - b), after.params, state.params)
         for after in (plain, ours)
     ]
-    # A bias before BatchNorm moves by rounding alone, so all layers share one tolerance.
     most = max(np.abs(move).max() for move in jax.tree.leaves(moves[0]))
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4 * most), *moves)
+
+    def assert_close(a, b):
+        # By the layer, not by the number: where rounding carries one activation over ReLU's kink,
+        # as it does on some processors, its gradient goes to a few weights or does not. A bias
+        # before BatchNorm moves by rounding alone.
+        apart, size = np.sqrt(np.mean((a - b) ** 2)), np.sqrt(np.mean(b**2))
+        assert apart <= 5e-3 * size + 1e-4 * most, (apart, size, most)
+
+    jax.tree.map(assert_close, *moves)
 
 
 def test_training_transforms_only_what_it_can():
