@@ -110,23 +110,24 @@ def _read_faces(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if not examples:
             return np.zeros((0, 48, 48, 1), np.uint8), np.zeros(0, int)
         images = np.stack([example["image"] for example in examples])
-        votes = np.array([example["votes"] for example in examples])
-    else:
-        from emotion_jax.data import HELD_OUT
-        from emotion_jax.data.arrays import SPLITS, load_arrays
-        from emotion_jax.data.selection import digests, hold_out
+        targets, keep = vote_targets(
+            np.array([example["votes"] for example in examples]), "majority"
+        )
+        return images[keep], targets[keep].argmax(1)
+    from emotion_jax.data import HELD_OUT
+    from emotion_jax.data.arrays import SPLITS, load_arrays
+    from emotion_jax.data.selection import digests, hold_out
 
-        arrays = load_arrays(path)
-        chosen = arrays.split == SPLITS.index("validation")
-        if not arrays.split.any():  # all to train on: what a run holds out of them by itself
-            codes = arrays.labels if arrays.votes is None else arrays.votes.argmax(1)
-            chosen = hold_out(codes, digests(arrays.images), HELD_OUT, 0)
-        images = arrays.images[chosen]
-        if arrays.labels is not None:
-            return images, arrays.labels[chosen]
-        votes = arrays.votes[chosen]
-    targets, keep = vote_targets(votes, "majority")
-    return images[keep], targets[keep].argmax(1)
+    arrays = load_arrays(path)
+    images, split, labels = arrays.images, arrays.split, arrays.labels
+    if arrays.votes is not None:
+        targets, keep = vote_targets(arrays.votes, "majority")
+        images, split, labels = images[keep], split[keep], targets[keep].argmax(1)
+    if not arrays.split.any():  # all to train on: what a run of the default seed holds out
+        chosen = hold_out(labels, digests(images), HELD_OUT, 0)
+    else:
+        chosen = split == SPLITS.index("validation")
+    return images[chosen], labels[chosen]
 
 
 def summary(right: np.ndarray, clean: np.ndarray) -> dict[str, float]:

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emotion_jax.config import default_config
+from emotion_jax.data import open_data
 from emotion_jax.data.drawing.faces import draw_face
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import robustness  # noqa: E402
 from corruptions import CORRUPTIONS, LEFT_EYE, RIGHT_EYE, SEVERITIES, glasses  # noqa: E402
 
 FACE = draw_face(1, 1, 8, size=48)
@@ -77,3 +80,24 @@ def test_the_benchmark_prints_a_table_and_leaves_json_and_a_picture(tmp_path):
     assert done.returncode == 2 and "no kind 'fog'; use some of glasses" in done.stderr
     done = subprocess.run([*command, "--data=none"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("split", [{}, {"split": np.arange(200) % 2}], ids=["all train", "split"])
+@pytest.mark.parametrize("what", ["labels", "votes"])
+def test_the_faces_of_an_array_file_are_those_that_a_run_does_not_train_on(tmp_path, what, split):
+    chance = np.random.default_rng(0)
+    images = chance.integers(0, 256, (200, 30, 30, 1), np.uint8)
+    images[150:] = images[:50]
+    known = chance.integers(0, 8, 200)
+    if what == "votes":  # of some, no emotion has the majority
+        known = 8 * np.eye(10, dtype=int)[chance.integers(0, 10, 200)]
+        known += chance.integers(0, 3, (200, 10))
+    np.savez(tmp_path / "a.npz", images=images, **{what: known}, **split)
+    config = default_config()
+    config.data.update(source="arrays", dir=str(tmp_path / "a.npz"))
+    config.image_size = 30
+    held = open_data(config)["validation"]
+    found, labels = robustness.load_faces(tmp_path / "a.npz", 30, 0)
+    np.testing.assert_array_equal(found, images[held.rows])
+    np.testing.assert_array_equal(labels, held.labels.argmax(1))
+    assert 0 < len(labels) < 200
