@@ -52,10 +52,11 @@ VARIANTS: dict[str, dict[str, Any | Callable[[Any], Any]]] = {
     "no-crop": {"augment.crop_area": 1.0},
     "no-light": {"augment.brightness": 0.0, "augment.contrast": 0.0},
     "no-tilt": {"augment.rotate": 0.0, "augment.translate": 0.0},
-    # Glasses, poor light, blur and JPEG.
-    "no-cameras": dict.fromkeys(
-        [f"augment.{name}" for name in ("glasses", "darkness", "backlight", "blur", "jpeg")], 0.0
-    ),
+    # Glasses, poor light, blur, motion and JPEG.
+    "no-cameras": {
+        f"augment.{name}": 0.0
+        for name in ("glasses", "darkness", "backlight", "blur", "motion", "jpeg")
+    },
     "no-ema": {"ema_decay": 0.0},
     "no-sam": {"optimizer.sam_rho": 0.0},
     "sam": {"optimizer.sam_rho": 0.05},

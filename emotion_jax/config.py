@@ -154,6 +154,7 @@ def default_config() -> ConfigDict:
                 "darkness": 0.0,
                 "backlight": 0.0,
                 "blur": 0.0,
+                "motion": 0.0,
                 "jpeg": 0.0,
                 "erase": 0.0,
                 "erase_area": 0.25,

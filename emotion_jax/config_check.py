@@ -131,6 +131,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "augment.darkness": (0, 1),
     "augment.backlight": (0, 1),
     "augment.blur": (0, 1),
+    "augment.motion": (0, 1),
     "augment.jpeg": (0, 1),
     "augment.erase": (0, 1),
     "augment.erase_area": (0, 1),

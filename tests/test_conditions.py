@@ -75,6 +75,33 @@ def test_blur_is_gaussian(across, down):
     np.testing.assert_allclose(conditions.blur(GREY, 3.0, 1.0), GREY, atol=1e-3)
 
 
+@pytest.mark.parametrize(("right", "down"), [(9.0, 0.0), (0.0, -7.0), (6.0, 6.0), (-8.0, 3.0)])
+def test_motion_is_the_mean_along_its_path(right, down):
+    image = np.random.default_rng(0).uniform(0, 255, (40, 50, 3)).astype(np.float32)
+    image = cv2.GaussianBlur(image, (0, 0), 1)
+    ours = np.asarray(conditions.smear(jnp.asarray(image), right, down))
+    # Many more points, shifted by OpenCV, whose coordinates are rounded to 1/32 of a pixel.
+    points = np.linspace(-0.5, 0.5, 101)
+    shifts = [np.float32([[1, 0, right * at], [0, 1, down * at]]) for at in points]
+    theirs = np.mean([cv2.warpAffine(image, shift, (50, 40)) for shift in shifts], axis=0)
+    inside = np.s_[10:-10, 10:-10]
+    np.testing.assert_allclose(ours[inside], theirs[inside], atol=3)
+    assert np.abs(ours - image)[inside].max() > 30
+    # The opposite way is the same path; no way at all, and a wall, are as they were.
+    np.testing.assert_allclose(conditions.smear(jnp.asarray(image), -right, -down), ours, atol=1e-3)
+    np.testing.assert_allclose(conditions.smear(jnp.asarray(image), 0.0, 0.0), image, atol=1e-3)
+    np.testing.assert_allclose(conditions.smear(GREY, right, down), GREY, atol=1e-3)
+
+
+def test_motion_keeps_a_border_where_it_is():
+    edge = jnp.zeros((20, 20, 1)).at[:, 10:].set(200.0)
+    moved = np.asarray(conditions.smear(edge, 4.0, 0.0))[10, :, 0]
+    assert (np.diff(moved) >= 0).all() and moved[0] == 0 and moved[-1] == 200
+    assert moved[9] == pytest.approx(200 - moved[10], abs=1e-3), moved
+    # Nothing comes in from the other side, and nothing black from outside.
+    np.testing.assert_allclose(conditions.smear(edge, 0.0, 4.0), edge, atol=1e-3)
+
+
 @pytest.mark.parametrize("quality", [5, 10, 25, 50, 75, 95])
 @pytest.mark.parametrize("shape", [(48, 48), (30, 41)])
 def test_compression_is_jpeg(shape, quality):
@@ -93,7 +120,7 @@ def test_compression_is_jpeg(shape, quality):
     )
 
 
-@pytest.mark.parametrize("name", ["glasses", "darkness", "backlight", "blur", "jpeg"])
+@pytest.mark.parametrize("name", ["glasses", "darkness", "backlight", "blur", "motion", "jpeg"])
 def test_each_is_drawn_with_its_probability(name):
     count = 400
     faces = jax.random.uniform(jax.random.key(0), (48, 48, 1), maxval=255.0)
@@ -120,5 +147,6 @@ def test_they_leave_what_was_drawn_before_them():
     }
     keys = jax.random.split(jax.random.key(0), 16)
     before = augment(batch, keys, Augmentation(erase=0.5))["image"]
-    after = augment(batch, keys, Augmentation(erase=0.5, blur=1e-9, jpeg=1e-9))["image"]
+    later = Augmentation(erase=0.5, blur=1e-9, motion=1e-9, jpeg=1e-9)
+    after = augment(batch, keys, later)["image"]
     np.testing.assert_array_equal(before, after)

@@ -32,6 +32,7 @@ AUGMENTATION = Augmentation(
     darkness=0.5,
     backlight=0.5,
     blur=0.5,
+    motion=0.5,
     jpeg=0.5,
     erase=0.5,
     mixup=0.4,

@@ -26,6 +26,7 @@ EVERYTHING = Augmentation(
     darkness=0.5,
     backlight=0.5,
     blur=0.5,
+    motion=0.5,
     jpeg=0.5,
     erase=0.5,
 )

@@ -33,7 +33,8 @@ class Augmentation:
       glasses: probability of glasses: clear, dark, or with a window mirrored in them.
       darkness: probability of losing up to seven eighths of the light, and of a camera's noise.
       backlight: probability of a bright window behind the head.
-      blur: probability of being out of focus, or moving.
+      blur: probability of being out of focus, along rows and columns each by its own.
+      motion: probability of moving while the shutter is open, any way.
       jpeg: probability of being compressed, to a quality of 8 to 60.
       erase: probability of painting over a rectangle (Zhong et al., arXiv 1708.04896).
       erase_area: largest share of the picture that the rectangle covers.
@@ -52,6 +53,7 @@ class Augmentation:
     darkness: float = 0.0
     backlight: float = 0.0
     blur: float = 0.0
+    motion: float = 0.0
     jpeg: float = 0.0
     erase: float = 0.0
     erase_area: float = 0.25
@@ -165,12 +167,20 @@ def _random_glasses(key: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def _random_light(key: jax.Array, image: jax.Array, config: Augmentation) -> jax.Array:
-    """Backlight, blur, darkness and compression, in the order in which they come about."""
+    """Backlight, motion, blur, darkness, compression: in the order in which they come about."""
     height, width, _ = image.shape
+    # What came later folds in more, so that what was drawn before it existed is drawn still.
     keys = jax.random.split(key, 6)
     if config.backlight:
         lit = conditions.light_from_behind(image, jax.random.uniform(keys[0], maxval=1.1))
         image = _sometimes(keys[1], config.backlight, lit, image)
+    if config.motion:
+        way, does = jax.random.split(jax.random.fold_in(key, 7))
+        length, turn = jax.random.uniform(way, (2,))
+        # Up to 18 % of the side: of what is finer than an eye little is left.
+        right, down = 0.18 * length * jnp.array([jnp.cos(jnp.pi * turn), jnp.sin(jnp.pi * turn)])
+        moved = conditions.smear(image, right * width, down * height)
+        image = _sometimes(does, config.motion, moved, image)
     if config.blur:
         # Up to 5 % of the side each way: little more is left than of a face of 12 pixels.
         across, down = 0.05 * jax.random.uniform(keys[2], (2,))
@@ -184,7 +194,6 @@ def _random_light(key: jax.Array, image: jax.Array, config: Augmentation) -> jax
         dark = conditions.darken(image, light, noise)
         image = _sometimes(keys[5], config.darkness, dark, image)
     if config.jpeg:
-        # A seventh, so that what was drawn before this existed is drawn still.
         drawn, does = jax.random.split(jax.random.fold_in(key, 6))
         pressed = conditions.compress(image, jax.random.uniform(drawn, minval=8.0, maxval=60.0))
         image = _sometimes(does, config.jpeg, pressed, image)

@@ -107,12 +107,30 @@ def light_from_behind(image: jax.Array, strength: jax.Array | float) -> jax.Arra
 
 
 def blur(image: jax.Array, across: jax.Array | float, down: jax.Array | float) -> jax.Array:
-    """Blurs by Gaussians of `across` and `down` pixels; uneven ones are a head that moves."""
+    """Blurs by Gaussians of `across` and `down` pixels, as what is out of focus."""
     rows, columns = _blurring(image.shape[0], down), _blurring(image.shape[1], across)
     # In full precision, for a graphics card's fast products round intensities to a tenth.
     blurred = jnp.einsum("ij,jkc,lk->ilc", rows, image, columns, precision="highest")
     # Sums of rounded weights may pass 1 by a little.
     return jnp.clip(blurred, 0, 255)
+
+
+def smear(image: jax.Array, right: jax.Array | float, down: jax.Array | float) -> jax.Array:
+    """The mean along a straight path, as of a head that moves while the shutter is open.
+
+    Args:
+      image: `[H, W, C]`; beyond its border lies what lies on it.
+      right: of the path, in pixels, to either side; no more than a fifth of the side both ways.
+      down: likewise.
+    """
+    height, width, _ = image.shape
+    # A point a pixel at least, or the picture would be seen several times.
+    count = 1 + max(height, width) // 5
+    points = (jnp.arange(count) + 0.5) / count - 0.5
+    rows, columns = _shifting(height, down * points), _shifting(width, right * points)
+    seen = jnp.einsum("tij,jkc,tlk->ilc", rows, image, columns, precision="highest")
+    # Sums of rounded weights may pass 1 by a little.
+    return jnp.clip(seen / count, 0, 255)
 
 
 def compress(image: jax.Array, quality: jax.Array | float) -> jax.Array:
@@ -143,6 +161,12 @@ def _blurring(count: int, sigma: jax.Array | float) -> jax.Array:
     distance = jnp.subtract.outer(jnp.arange(count), jnp.arange(count)) / jnp.maximum(sigma, 0.1)
     weights = jnp.exp(-0.5 * distance**2)
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _shifting(count: int, offsets: jax.Array) -> jax.Array:
+    """The matrices `[T, count, count]` that read a line so many pixels on, between its pixels."""
+    at = jnp.clip(jnp.arange(count) + offsets[:, None], 0, count - 1)
+    return jnp.maximum(1 - jnp.abs(at[..., None] - jnp.arange(count)), 0)
 
 
 def _inside(distance: jax.Array) -> jax.Array:
