@@ -315,9 +315,9 @@ def test_a_finished_build_opens_without_the_lock(tmp_path):
     assert not (built.folder / "lock").exists()
 
 
-def test_two_at_once_make_one_build(tmp_path):
+def test_of_several_at_once_one_builds_and_the_others_say_that_they_wait(tmp_path, capfd):
     # flock locks each open file by itself: threads stand for processes.
-    spies = [Spy(pause=0.01) for _ in range(3)]
+    spies = [Spy(pause=0.03) for _ in range(3)]
     done = []
     threads = [threading.Thread(target=lambda s=s: done.append(build(s, tmp_path))) for s in spies]
     for thread in threads:
@@ -327,6 +327,9 @@ def test_two_at_once_make_one_build(tmp_path):
     assert sorted(spy.asked for spy in spies) == [0, 0, 2]
     assert len({built.folder for built in done}) == 1 and len(done) == 3
     assert all(len(pictures(built, "train")) == 24 for built in done)
+    said = capfd.readouterr().out
+    assert said.count("building drawn_faces") == 1
+    assert said.count(f"another process builds {done[0].folder}; waiting for it\n") == 2
 
 
 def test_progress_is_shown_on_a_terminal_alone(tmp_path, monkeypatch, capfd):

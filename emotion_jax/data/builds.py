@@ -15,7 +15,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from rich.console import Console
@@ -26,6 +26,7 @@ from emotion_jax.data.selection import digests
 from emotion_jax.data.sources import Example, Source
 from emotion_jax.data.tally import UNREADABLE, no_faces, source_report, summary
 from emotion_jax.errors import EmotionError
+from emotion_jax.host.stopping import say
 
 # Goes up with every change of what a build holds, so that no cache serves the old.
 FORMAT = 4
@@ -81,7 +82,7 @@ def build(source: Source, cache: str | Path, options: dict[str, Any] | None = No
             folder.mkdir(parents=True, exist_ok=True)
             # One process writes, the others wait and read.
             with (folder / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                _take(lock, folder)
                 if not (folder / "targets.npz").is_file():
                     _write(source, folder, text)
     except OSError as error:
@@ -90,6 +91,14 @@ def build(source: Source, cache: str | Path, options: dict[str, Any] | None = No
             "name another folder"
         ) from error
     return _open(folder)
+
+
+def _take(lock: TextIO, folder: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(f"another process builds {folder}; waiting for it")
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _open(folder: Path) -> Build:
