@@ -109,8 +109,8 @@ class Running:
 
     @property
     def loss(self) -> float:
-        """The mean loss, but for the newest step."""
-        return float(self._total.loss / max(self._total.weight, 1e-9))
+        """The mean loss, but for the newest step; NaN where there is no other."""
+        return _mean(self._total.loss, self._total.weight)
 
     @property
     def skipped(self) -> int:
@@ -119,8 +119,12 @@ class Running:
 
     @property
     def accuracy(self) -> float:
-        """The share of right answers, but for the newest step."""
-        return float(np.trace(self._total.confusion) / max(self._total.weight, 1e-9))
+        """The share of right answers, but for the newest step; NaN where there is no other."""
+        return _mean(np.trace(self._total.confusion), self._total.weight)
+
+
+def _mean(total: Any, weight: Any) -> float:
+    return float(total / weight) if weight else float("nan")
 
 
 def summarize(metrics: Metrics) -> dict[str, Any]:

@@ -329,7 +329,7 @@ def test_of_several_at_once_one_builds_and_the_others_say_that_they_wait(tmp_pat
     assert all(len(pictures(built, "train")) == 24 for built in done)
     said = capfd.readouterr().out
     assert said.count("building drawn_faces") == 1
-    assert said.count(f"another process builds {done[0].folder}; waiting for it\n") == 2
+    assert said.count(f"another process builds {done[0].folder}; waiting for it") == 2
 
 
 def test_progress_is_shown_on_a_terminal_alone(tmp_path, monkeypatch, capfd):

@@ -235,6 +235,14 @@ def test_time_left_counts_validation():
     assert "0:00:15 left" in file.getvalue().splitlines()[-1]
 
 
+def test_before_a_step_is_known_there_is_a_dash():
+    file = io.StringIO()
+    console = Console(file=file)
+    with TrainProgress(3, 2, 8, console=console, clock=Clock(), plain_every=0) as progress:
+        progress.update(1, 1, float("nan"), float("nan"))
+    assert file.getvalue().splitlines()[-1].split("  ")[2:4] == ["loss -", "acc -"]
+
+
 def test_a_resumed_run_knows_its_best_and_its_place():
     history = [{"step": 10, "val/accuracy": 0.6}, {"step": 20, "val/accuracy": 0.3}]
     lines = plain_output([0.5, 0.7], first_epoch=3, start_step=20, history=history)

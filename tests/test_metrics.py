@@ -9,7 +9,7 @@ import pytest
 from scipy.special import softmax
 from sklearn import metrics as reference
 
-from emotion_jax.metrics import BINS, empty, measure, merge, summarize, to_host
+from emotion_jax.metrics import BINS, Running, empty, measure, merge, summarize, to_host
 
 CLASSES = 6
 
@@ -72,6 +72,21 @@ def test_parts_merge_to_the_whole():
     np.testing.assert_array_equal(total.confusion, whole.confusion)
     assert total.weight == whole.weight == total.confusion.sum()
     assert total.loss == pytest.approx(whole.loss, rel=1e-6)
+
+
+def test_running_means_leave_the_newest_step_out():
+    rng = np.random.default_rng(2)
+    steps = [measure(*draw(rng, 20)) for _ in range(3)]
+    sums = Running(empty(CLASSES))
+    sums.add(steps[0])
+    assert np.isnan(sums.loss) and np.isnan(sums.accuracy)  # nothing is known yet
+    sums.add(steps[1])
+    first = summarize(steps[0])
+    assert (sums.loss, sums.accuracy) == pytest.approx((first["loss"], first["accuracy"]))
+    sums.add(steps[2])
+    both = summarize(merge(steps[0], steps[1]))
+    assert (sums.loss, sums.accuracy) == pytest.approx((both["loss"], both["accuracy"]))
+    assert sums.all().weight == pytest.approx(sum(float(step.weight) for step in steps))
 
 
 def test_whole_epochs_add_up_exactly():

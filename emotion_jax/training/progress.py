@@ -85,7 +85,7 @@ class TrainProgress:
         Args:
           epoch: 1..num_epochs.
           step_in_epoch: steps of this epoch that are done, 1..steps_per_epoch.
-          loss, accuracy: of the step or their mean in the epoch; accuracy in 0..1.
+          loss, accuracy: of the step or their mean in the epoch; accuracy in 0..1. NaN is a dash.
         """
         now = self._clock()
         self._last = ((epoch - 1) * self._steps + step_in_epoch, now)
@@ -94,7 +94,7 @@ class TrainProgress:
         if not self._enabled or not (self._has_bar or now >= self._next_plain):
             return
         of_epochs = f"{epoch}/{self._num_epochs}"
-        said = f"loss {float(loss):.3f}  acc {float(accuracy):.1%}"
+        said = f"loss {_shown(loss, '.3f')}  acc {_shown(accuracy, '.1%')}"
         said += f"  {self._images_per_second()} img/s  {self._time_left()} left"
         if self._has_bar:
             self._bar.update(self._task, completed=step_in_epoch, epoch=of_epochs, said=said)
