@@ -2,12 +2,17 @@
 
 python -m emotion_jax.export --model=runs/ferplus_narrow --output=weights/mine
 python -m emotion_jax.export --model=runs/ferplus_narrow --output=weights/mine --calibrate
+python -m emotion_jax.export --model=runs/next --blend=weights/mine --share=0.3 --output=weights/b
 python -m emotion_jax.export --model=old.h5 --output=weights/old --image_size=64 --preprocessing=tf
 
 The output folder receives `model.safetensors` and `config.json`; it can be given to
 `predict.py --model=...` and `emotion_jax.load_predictor` wherever it is copied.
 
 --calibrate fits the temperature that makes confidences honest, on the run's validation faces.
+
+--blend goes a share of the way only from the weights that a run began from to what it made of them:
+what it learnt for harmed faces stays for the most part, and so does what it would have lost on
+others (Wortsman et al., Robust fine-tuning of zero-shot models, arXiv 2109.01903, section 3).
 
 A Keras file (.h5, .weights.h5, .keras; SimpleNetV2 or VGG16) does not say how its pictures were
 prepared before they came to it, nor what its outputs mean; a Rescaling inside is followed. A VGG16
@@ -47,6 +52,15 @@ flags.DEFINE_string(
 flags.DEFINE_string("output", None, "the folder to write", FLAGS)
 flags.DEFINE_boolean("calibrate", False, "fit the temperature on the run's validation faces", FLAGS)
 flags.DEFINE_string("data_dir", None, "where those faces lie now, if they have moved", FLAGS)
+flags.DEFINE_string(
+    "blend",
+    None,
+    "a run: the weights that it began from; a workdir, an exported folder, a name",
+    FLAGS,
+)
+flags.DEFINE_float(
+    "share", 0.5, "with --blend: of the way from those to the model's", 0.0, 1.0, flag_values=FLAGS
+)
 flags.DEFINE_integer(
     "image_size", None, "Keras: height and width of its input, in pixels", flag_values=FLAGS
 )
@@ -88,6 +102,8 @@ def main() -> None:
     if is_keras_file(FLAGS.model):
         if FLAGS.calibrate:
             raise EmotionError("--calibrate: a Keras file has no validation faces; leave it out")
+        if FLAGS.blend:
+            raise EmotionError("--blend: a Keras file began from no weights; leave it out")
         variables, meta = _from_keras()
     else:
         variables, meta = _from_run()
@@ -97,12 +113,27 @@ def main() -> None:
 
 def _from_run() -> tuple[Any, dict[str, Any]]:
     predictor = load_predictor(FLAGS.model)
+    if FLAGS.blend:
+        predictor = _blend(load_predictor(FLAGS.blend), predictor, FLAGS.share)
     # What belongs to the unfinished run, not to its weights.
     own = ("faces", "teachers", "seed", "epoch", "running", "sha256")
     meta = {k: v for k, v in predictor.meta.items() if k not in own}
     if FLAGS.calibrate:
         meta["temperature"] = _calibrate(predictor)
     return predictor.variables, meta
+
+
+def _blend(old: Predictor, new: Predictor, share: float) -> Predictor:
+    """A predictor whose every number lies `share` of the way from the old to the new."""
+    trees = [predictor.variables for predictor in (old, new)]
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in trees]
+    if shapes[0] != shapes[1] or old.spec != new.spec:
+        raise EmotionError(
+            f"--blend: '{FLAGS.blend}' is another network than '{FLAGS.model}', or sees other "
+            "pixels; name the weights that the run began from"
+        )
+    variables = jax.tree.map(lambda a, b: (1 - share) * a + share * b, *trees)
+    return Predictor(new.model, variables, new.spec, meta=new.meta)
 
 
 def _calibrate(predictor: Predictor) -> float:

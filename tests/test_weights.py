@@ -128,15 +128,43 @@ def test_what_is_broken_is_named(folder, name):
         load_predictor(folder)
 
 
+def export(*flags):
+    command = [sys.executable, "-m", "emotion_jax.export", *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
 def test_export_takes_a_model_along_without_the_run(folder, tmp_path):
     change(folder, epoch=3, running=[1.0])
-    command = [sys.executable, "-m", "emotion_jax.export", f"--model={folder}"]
-    done = subprocess.run([*command, f"--output={tmp_path}/out"], capture_output=True, text=True)
+    done = export(f"--model={folder}", f"--output={tmp_path}/out")
     assert done.returncode == 0, done.stderr
     meta = json.loads((tmp_path / "out/config.json").read_text())
     assert meta == {**META, "sha256": sha256(folder)} | {"spec": meta["spec"]}
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = export(f"--model={folder}")
     assert done.returncode == 2 and "usage" in done.stderr
+
+
+def test_export_blends_what_a_run_made_with_what_it_began_from(folder, tmp_path):
+    *_, shapes = model_from_meta(META)
+    old = load_weights(folder, shapes, None)
+    new = jax.tree.map(lambda x: 3 * x + 0.5, old)
+    save_weights(tmp_path / "new", new, META)
+    flags = [f"--model={tmp_path}/new", f"--blend={folder}", f"--output={tmp_path}/out"]
+    done = export(*flags, "--share=0.25")
+    assert done.returncode == 0, done.stderr
+    blended = load_weights(tmp_path / "out", shapes, None)
+    # Of x and 3 x + 0.5; kernels are written as float16.
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(y, 1.5 * x + 0.125, rtol=2e-3, atol=1e-3),
+        old,
+        blended,
+    )
+    done = export(*flags, "--share=1.5")
+    assert done.returncode == 2 and "share" in done.stderr and "Traceback" not in done.stderr
+    done = export(*flags, "--blend=simplenet-narrow-ferplus")
+    assert done.returncode == 2 and "is another network than" in done.stderr
+    change(folder, spec={**json.loads(json.dumps(META["spec"])), "mean": [0.5]})
+    done = export(*flags)
+    assert done.returncode == 2 and "or sees other pixels" in done.stderr
 
 
 @pytest.mark.parametrize("name", shipped_names())
