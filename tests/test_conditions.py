@@ -120,6 +120,16 @@ def test_compression_is_jpeg(shape, quality):
     )
 
 
+def test_compression_goes_on_when_the_precision_changes():
+    """In one program, with float64 and without, in either order, compiled or not."""
+    compiled = jax.jit(conditions.compress)
+    for wide in (True, False, True):
+        with jax.enable_x64(wide):
+            image = jnp.full((16, 16, 1), 100.0)
+            for compress in (compiled, conditions.compress):
+                assert compress(image, 20).tolist() == [[[98.0]] * 16] * 16
+
+
 @pytest.mark.parametrize("name", ["glasses", "darkness", "backlight", "blur", "motion", "jpeg"])
 def test_each_is_drawn_with_its_probability(name):
     count = 400

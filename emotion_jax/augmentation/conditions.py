@@ -17,7 +17,8 @@ EYES = ((0.385, 0.32), (0.385, 0.68))
 LENS_POWER = 3.0
 
 # The brightness table of the JPEG standard (ITU-T T.81, table K.1): steps of a block's frequencies,
-# down and along, at quality 50.
+# down and along, at quality 50. Not whole numbers: a program that changes `jax.enable_x64` between
+# two calls would find them compiled in the other's type, and stop.
 JPEG_STEPS = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
@@ -28,7 +29,8 @@ JPEG_STEPS = np.array(
         [24, 35, 55, 64, 81, 104, 113, 92],
         [49, 64, 78, 87, 103, 121, 120, 101],
         [72, 92, 95, 98, 112, 100, 103, 99],
-    ]
+    ],
+    np.float32,
 )
 # The cosines of eight samples, an orthogonal matrix: frequency by sample.
 _COSINES = np.cos(np.pi / 16 * np.outer(np.arange(8), 2 * np.arange(8) + 1)) / 2
