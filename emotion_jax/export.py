@@ -99,6 +99,11 @@ def main() -> None:
         return
     if words or not FLAGS.model or not FLAGS.output:
         raise EmotionError("usage: python -m emotion_jax.export --model=WORKDIR --output=FOLDER")
+    if FLAGS["share"].present and not FLAGS.blend:
+        raise EmotionError(
+            "--share: there is nothing to blend with; add --blend=, the weights that the run began "
+            "from"
+        )
     if is_keras_file(FLAGS.model):
         if FLAGS.calibrate:
             raise EmotionError("--calibrate: a Keras file has no validation faces; leave it out")
@@ -115,6 +120,8 @@ def _from_run() -> tuple[Any, dict[str, Any]]:
     predictor = load_predictor(FLAGS.model)
     if FLAGS.blend:
         predictor = _blend(load_predictor(FLAGS.blend), predictor, FLAGS.share)
+        if "temperature" in predictor.meta and not FLAGS.calibrate:
+            print("the temperature is the unblended model's; --calibrate fits one for the blend")
     # What belongs to the unfinished run, not to its weights.
     own = ("faces", "teachers", "seed", "epoch", "running", "sha256")
     meta = {k: v for k, v in predictor.meta.items() if k not in own}

@@ -158,6 +158,12 @@ def test_export_blends_what_a_run_made_with_what_it_began_from(folder, tmp_path)
         old,
         blended,
     )
+    assert "temperature" not in done.stdout
+    change(tmp_path / "new", temperature=0.7)
+    done = export(*flags, "--share=0.25")
+    assert done.returncode == 0 and "the temperature is the unblended model's" in done.stdout
+    done = export(flags[0], flags[2], "--share=0.25")
+    assert done.returncode == 2 and "--share: there is nothing to blend with" in done.stderr
     done = export(*flags, "--share=1.5")
     assert done.returncode == 2 and "share" in done.stderr and "Traceback" not in done.stderr
     done = export(*flags, "--blend=simplenet-narrow-ferplus")
