@@ -4,6 +4,7 @@
 #     bash benchmarks/gpu_session.sh step    both networks beside PyTorch, then each lever alone
 #     bash benchmarks/gpu_session.sh peers   more batches, no command buffers, PyTorch autotuned
 #     bash benchmarks/gpu_session.sh run     whole runs, inference in bulk
+#     bash benchmarks/gpu_session.sh scout      docs/ferplus.md: a short look at the main choices
 #     bash benchmarks/gpu_session.sh recipe     docs/ferplus.md: full networks, a narrow student
 #     bash benchmarks/gpu_session.sh ablations  docs/ferplus.md: what each choice is worth
 #     bash benchmarks/gpu_session.sh precision  docs/ferplus.md: float32 and bfloat16, curves
@@ -115,6 +116,11 @@ run)
     ;;
 recipe)
     train benchmarks/recipe.py --seeds="${SEEDS:-0,1,2}"
+    ;;
+scout)
+    # What may hinder a network most: which long run is worth its minutes.
+    EPOCHS=${EPOCHS:-20} train benchmarks/ablations.py --seeds="${SEEDS:-0}" --output=runs/scout \
+        --only="${ONLY:-base,no-sam,half-dropout,no-dropout,no-mixup,no-cameras,muon}"
     ;;
 ablations)
     train benchmarks/ablations.py --seeds="${SEEDS:-0,1,2}" ${ONLY:+--only="$ONLY"}

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import subprocess
 from functools import cache, partial
 from pathlib import Path
 
@@ -387,31 +385,3 @@ def test_a_worker_that_hangs_is_stopped_with_its_helpers(tmp_path, monkeypatch):
     after = "E: x\njax.errors.JaxRuntimeError: OUT\n-----\nFor simplicity, JAX has removed ..."
     assert measuring.last_words(after) == "jax.errors.JaxRuntimeError: OUT"
     assert measuring.last_words("\n") == "nothing said"
-
-
-@pytest.mark.parametrize("part, fewest", [("step", 20), ("peers", 10)])
-def test_the_gpu_session_asks_for_rows_that_exist(part, fewest, tmp_path, monkeypatch):
-    import train_step
-
-    for name in ("python3", "nvidia-smi"):
-        said = tmp_path / name
-        variables = '"$XLA_FLAGS" "$JAX_PLATFORMS" "$*"'
-        said.write_text(f'#!/bin/sh\nprintf "%s\\n" {variables} >> "$0.said"\n')
-        said.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("RESULTS", str(tmp_path))
-    monkeypatch.setenv("LEVERS", "pad16+still")
-    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    out = tmp_path / "out"
-    out.mkdir()
-    monkeypatch.setenv("OUT", str(out))
-    subprocess.run(["bash", f"{BENCHMARKS}/gpu_session.sh", part], check=True)
-    lines = (tmp_path / "python3.said").read_text().splitlines()
-    calls = [line for line in lines if line.startswith("benchmarks/train_step.py")]
-    groups = [flags for call in calls for flags in train_step.parse(call.split()[1:])]
-    assert sum(len(train_step.list_keys(flags)) for flags in groups) >= fewest
-    assert (groups[0].network, groups[0].precision) == (["simplenet"], ["bfloat16"])
-    assert any("command_buffer" in line for line in lines) == (part == "peers")
-    # Not a CPU's figures, where there is a graphics card.
-    assert lines.count("cuda,cpu") == len([line for line in lines if line.startswith("benchmarks")])
-    assert [path.name for path in out.iterdir()] == ["results.tar.gz"]
