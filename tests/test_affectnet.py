@@ -165,6 +165,16 @@ def test_no_picture_at_all_is_one_sentence_too(tmp_path):
     assert len(known.answers) == 4
 
 
+def test_annotations_without_faces_are_one_sentence(tmp_path):
+    """Of the layout of 2021, whose two halves are two downloads."""
+    write_npy(tmp_path / "a", 3, 1)
+    (tmp_path / "a" / "val_set" / "images").rename(tmp_path / "elsewhere")
+    with pytest.raises(EmotionError) as error:
+        open_data(config_of(tmp_path))
+    said = f"data.dir: '{tmp_path / 'a' / 'val_set'}' has annotations, but no folder 'images'; "
+    assert str(error.value) == said + "put the faces there"
+
+
 def test_options_tell_folders_lists_pictures_and_crops_apart(tmp_path):
     for name in "ab":
         write_plain_csv(tmp_path / name, 3, 1)
